@@ -1,0 +1,80 @@
+"""The command line: verb -> function. Importing a verb's module is left until the verb is called."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hpc_galaxy import __version__
+from hpc_galaxy.config import load_config
+from hpc_galaxy.world import World, detect, guard
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+
+ConfigFile = Annotated[Path | None, typer.Option("-c", "--config", help="TOML configuration; without it the defaults.")]
+Overrides = Annotated[list[str] | None, typer.Option("--set", help="section.key=value, on top of the file; may be repeated.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Make again what is there already.")]
+
+
+def _stage(name: str, function: str, help_text: str) -> None:
+    """Add a stage: a function of (config, world, overwrite) that runs alone, under mpirun or under srun."""
+
+    @app.command(name, help=help_text)
+    def command(config: ConfigFile = None, overrides: Overrides = None, overwrite: Overwrite = False) -> None:
+        _run(lambda world: _load(function)(load_config(config, overrides or ()), world, overwrite))
+
+
+def _run(work: Callable[[World], None]) -> None:
+    with guard(World()):
+        world = detect()
+    with guard(world):
+        work(world)
+
+
+def _load(function: str) -> Callable[..., None]:
+    module, name = function.split(":")
+    return getattr(import_module(f"hpc_galaxy.{module}"), name)  # type: ignore[no-any-return]
+
+
+_stage("survey", "bricks.survey:make_survey", "Render a synthetic survey in the Legacy Surveys layout.")
+_stage("inject", "injection.inject:inject", "Draw fake galaxies into copies of the survey's coadds.")
+_stage("extract", "cutouts.extract:extract", "Cut stamps of real and fake galaxies; one HDF5 file a brick.")
+_stage("split", "splits.split:split", "Assign galaxies to train, valid and test by sky group; write shuffled shards.")
+_stage("train", "training.train:train", "Train the network, data-parallel; resumes from the last checkpoint.")
+_stage("realism", "realism.report:report", "Score the held-out test split and draw the pictures.")
+
+
+@app.command()
+def check(paths: Annotated[list[Path], typer.Argument(help="Cutout files, shard directories, or folders of them.")]) -> None:
+    """Verify files written by this package; name every problem and exit 1 if there is one."""
+    _run(lambda world: _load("shards.check:check")(paths))
+
+
+@app.command()
+def doctor() -> None:
+    """Print what is installed here, and one line of advice for whatever is missing."""
+    _run(lambda world: _load("slurm.doctor:doctor")())
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Argument(help="Directory to make.")] = Path("demo"),
+    ranks: Annotated[int, typer.Option("--ranks", help="MPI ranks of every stage.")] = 2,
+) -> None:
+    """A synthetic survey, fakes, cutouts, shards, a data-parallel training and its report, on this machine."""
+    _run(lambda world: _load("demo:demo")(out, ranks))
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    print(__version__)
+
+
+def main() -> None:
+    """Entry point of ``hpc-galaxy``."""
+    app()

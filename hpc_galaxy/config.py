@@ -1,0 +1,303 @@
+"""The one configuration: a typed TOML file, with ``--set section.key=value`` on top.
+
+Unknown keys are errors that name the nearest valid one. The resolved configuration is saved with each run.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from hpc_galaxy.errors import ConfigError
+from hpc_galaxy.files import write_text
+
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    """A table of the configuration: fixed keys, fixed types, read-only."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class PerBand(Section):
+    """One number for each of the bands g, r, z."""
+
+    g: Positive
+    r: Positive
+    z: Positive
+
+    def __getitem__(self, band: str) -> float:
+        return float(getattr(self, band))
+
+
+class Paths(Section):
+    """Directories, relative to the configuration file's own directory."""
+
+    survey: Path = Path("survey")
+    obiwan: Path = Path("obiwan")
+    cutouts: Path = Path("cutouts")
+    shards: Path = Path("shards")
+    run: Path = Path("run")
+    report: Path = Path("report")
+
+
+class Survey(Section):
+    """The synthetic survey.
+
+    Attributes
+    ----------
+    bricks : int
+        How many bricks; they are laid out so that no two share sky.
+    npix : int
+        Side of a brick's coadds in pixels of 0.262 arcsec; Legacy Surveys have 3600.
+    ra, dec : float
+        Where the survey begins, degrees.
+    galaxies_per_arcmin2, stars_per_arcmin2 : float
+        Mean source densities; the counts are Poisson distributed.
+    seeing, seeing_scatter : PerBand, float
+        Mean full width at half maximum of the delivered PSF, arcsec, and its relative scatter from brick to brick.
+    depth : PerBand
+        AB magnitude of a point source at 5 sigma.
+    depth_scatter : float
+        Scatter of the depth from brick to brick, magnitudes.
+    substructure_rmag : float
+        Galaxies brighter than this in r are a bulge, a disk and star-forming knots instead of one Sersic profile.
+    """
+
+    bricks: Count = 4
+    npix: Annotated[int, Field(ge=128, le=3600)] = 3600
+    ra: Annotated[float, Field(ge=0, lt=360)] = 120.0
+    dec: Annotated[float, Field(ge=-60, le=60)] = 6.0
+    galaxies_per_arcmin2: NotNegative = 15.0
+    stars_per_arcmin2: NotNegative = 2.0
+    seeing: PerBand = PerBand(g=1.35, r=1.25, z=1.15)
+    seeing_scatter: Fraction = 0.08
+    depth: PerBand = PerBand(g=24.6, r=24.0, z=23.0)
+    depth_scatter: NotNegative = 0.1
+    substructure_rmag: float = 21.5
+
+
+class Injection(Section):
+    """Fake galaxies.
+
+    Attributes
+    ----------
+    per_brick : int
+        How many are drawn for each brick and realisation, before collisions are removed.
+    realisations : int
+        How many copies (``rs0``, ``rs1``, ...) of each brick.
+    collision_arcsec : float
+        Fakes closer than this to an earlier fake are not injected.
+    jitter : float
+        Width of the kernel that smooths the real galaxies' properties before they are drawn, in units of their scatter.
+    poisson : bool
+        Whether the fakes carry photon noise of their own.
+    update_invvar : bool
+        Whether the inverse variance is lowered by the fakes' photon noise.
+    """
+
+    per_brick: Count = 500
+    realisations: Count = 1
+    collision_arcsec: NotNegative = 5.0
+    jitter: NotNegative = 0.1
+    poisson: bool = True
+    update_invvar: bool = True
+
+
+class Extract(Section):
+    """Cutouts.
+
+    Attributes
+    ----------
+    classes : list
+        Which of ``real`` and ``fake`` to cut.
+    real_from : str
+        Whether real galaxies are cut from the coadds into which the fakes were injected (``injected``: both classes share
+        every pixel's history, so only the galaxies can differ) or from the survey's own (``survey``).
+    selection : str
+        ``elg`` (the parameter space of the 2018 test), ``galaxies`` (no stars, no duplicates) or ``all``. The same
+        selection is applied to real and to fake.
+    match_arcsec : float
+        A catalog source this close to an injected position is that injected galaxy.
+    """
+
+    classes: tuple[Literal["real", "fake"], ...] = ("real", "fake")
+    real_from: Literal["injected", "survey"] = "injected"
+    selection: Literal["elg", "galaxies", "all"] = "elg"
+    match_arcsec: Positive = 1.0
+
+
+class Split(Section):
+    """Train, valid and test by sky group.
+
+    Attributes
+    ----------
+    train, valid, test : float
+        Fractions of the sky groups (bricks); they sum to 1.
+    balance : bool
+        Whether the larger class of each split is cut down to the size of the smaller.
+    """
+
+    train: Fraction = 0.8
+    valid: Fraction = 0.1
+    test: Fraction = 0.1
+    balance: bool = True
+
+    @model_validator(mode="after")
+    def _sum_to_one(self) -> Split:
+        total = self.train + self.valid + self.test
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"train + valid + test is {total:g}, expected 1")
+        return self
+
+
+class Train(Section):
+    """The training.
+
+    Attributes
+    ----------
+    epochs : int
+        Passes through the training examples.
+    batch_size : int
+        Examples a rank and step; the global batch is this times the number of ranks.
+    learning_rate : float
+        Of Adam.
+    backend : str
+        How gradients are averaged: ``horovod``, ``ddp`` (torch DistributedDataParallel), ``serial``, or ``auto``: Horovod
+        where it is installed, otherwise DDP, and serial for one process.
+    threads : int
+        Threads a rank; 0 shares the node's cores among its ranks.
+    """
+
+    epochs: Count = 4
+    batch_size: Count = 32
+    learning_rate: Positive = 1e-3
+    backend: Literal["auto", "horovod", "ddp", "serial"] = "auto"
+    threads: Annotated[int, Field(ge=0)] = 0
+
+
+class Realism(Section):
+    """The report on the held-out test split.
+
+    Attributes
+    ----------
+    percentiles : list
+        Percentiles of brightness at which galaxies are shown; 99 is bright.
+    pairs : int
+        Real and fake pairs a picture.
+    bootstrap : int
+        Bootstrap resamplings (of sky groups) behind the interval of the AUC.
+    """
+
+    percentiles: tuple[Annotated[float, Field(ge=0, le=100)], ...] = (99, 75, 50, 25, 1)
+    pairs: Count = 4
+    bootstrap: Count = 1000
+
+
+class Config(Section):
+    """The whole configuration; `seed` is behind everything random."""
+
+    seed: Annotated[int, Field(ge=0)] = 1
+    paths: Paths = Paths()
+    survey: Survey = Survey()
+    injection: Injection = Injection()
+    extract: Extract = Extract()
+    split: Split = Split()
+    train: Train = Train()
+    realism: Realism = Realism()
+
+    def fingerprint(self, *sections: str) -> str:
+        """Return a short hash of the seed and the named sections: two outputs with the same one were asked for alike."""
+        chosen = {name: self.model_dump(mode="json")[name] for name in ("seed", *sections)}
+        return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()[:16]
+
+    def save(self, path: Path) -> None:
+        """Write the resolved configuration as TOML, so that the run can be repeated from it alone."""
+        write_text(path, tomli_w.dumps(self.model_dump(mode="json")))
+
+
+def load_config(path: Path | None = None, overrides: Sequence[str] = ()) -> Config:
+    """Read a configuration.
+
+    Parameters
+    ----------
+    path : Path, optional
+        TOML file; without it every key has its default and paths are relative to the working directory.
+    overrides : sequence of str
+        ``section.key=value``; the value is TOML, or a plain string where it is not.
+
+    Raises
+    ------
+    ConfigError
+        The file is missing or not TOML, a key is unknown, or a value is of the wrong kind.
+    """
+    where = str(path) if path else "--set"
+    content = _read_toml(path) if path else {}
+    for override in overrides:
+        _apply(content, override)
+    try:
+        config = Config.model_validate(content)
+    except ValidationError as error:
+        raise _explain(where, error) from None
+    base = (path.parent if path else Path()).absolute()
+    paths = {name: base / value for name, value in config.paths}
+    return config.model_copy(update={"paths": Paths(**paths)})
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        raise ConfigError(path, "no such file", "give the path of a TOML file with -c") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(path, f"not TOML: {error}", "mend that line") from None
+
+
+def _apply(content: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals:
+        raise ConfigError(f"--set {override}", "no '=', expected section.key=value", "for example --set train.epochs=8")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    *sections, name = key.strip().split(".")
+    table = content
+    for section in sections:
+        table = table.setdefault(section, {})
+        if not isinstance(table, dict):
+            raise ConfigError(f"--set {override}", f"'{section}' is a value, expected a section", "see the valid keys in README.md")
+    table[name] = value
+
+
+def _explain(where: str, error: ValidationError) -> ConfigError:
+    """Turn pydantic's first complaint into one sentence."""
+    first = error.errors()[0]
+    location = [str(part) for part in first["loc"]]
+    key = ".".join(location) or "configuration"
+    if first["type"] != "extra_forbidden":
+        got = "" if isinstance(first["input"], dict) else f", got {first['input']!r}"
+        return ConfigError(where, f"'{key}': {first['msg']}{got}", "mend this value")
+    near = difflib.get_close_matches(key, _known_keys(), n=1, cutoff=0.0)[0]
+    return ConfigError(where, f"unknown key '{key}', the nearest valid one is '{near}'", "rename or remove it")
+
+
+def _known_keys(model: type[BaseModel] = Config, prefix: str = "") -> list[str]:
+    keys: list[str] = []
+    for name, info in model.model_fields.items():
+        keys.append(prefix + name)
+        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
+            keys += _known_keys(info.annotation, f"{prefix}{name}.")
+    return keys

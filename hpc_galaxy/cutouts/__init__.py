@@ -1,0 +1,1 @@
+"""Select sources, cut stamps, and extract them from every brick."""

@@ -1,0 +1,76 @@
+"""Files that are whole or absent.
+
+Every output is written under a temporary name in its own directory, flushed to disk, and renamed. Whoever finds a file
+under its final name may trust that its writer finished.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hpc_galaxy.errors import InputError
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; rename it to `path` when the block ends well, remove it when it does not.
+
+    Parameters
+    ----------
+    path : Path
+        Final name. Missing parent directories are made. The temporary name keeps the suffixes, because
+        FITS and HDF5 writers choose formats by them.
+
+    Yields
+    ------
+    Path
+        The name to write to.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".partial-{os.getpid()}-{path.name}")
+    try:
+        yield temporary
+        with open(temporary, "rb") as written:
+            os.fsync(written.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` to `path` as a whole file."""
+    with whole_file(path) as temporary:
+        temporary.write_text(text)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write `content` to `path` as indented JSON, keys in the order given."""
+    write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def read_json(path: Path, made_by: str) -> Any:
+    """Read a JSON file that the command `made_by` writes.
+
+    Raises
+    ------
+    InputError
+        The file is missing or not JSON.
+    """
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise InputError(path, "no such file", f"run '{made_by}' first") from None
+    except ValueError as error:
+        raise InputError(path, f"not JSON ({error})", f"run '{made_by} --overwrite'") from None
+
+
+def sha256(path: Path) -> str:
+    """Return the hexadecimal SHA-256 of a file's content."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,1 @@
+"""Fake galaxies drawn into coadds with GalSim, with a truth table."""

@@ -1,0 +1,1 @@
+"""How long things take: timed spans of a stage, and its progress."""

@@ -1,0 +1,179 @@
+"""Who am I: rank, size, place on the node. The only module that imports mpi4py."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import numpy as np
+
+from hpc_galaxy.errors import HpcGalaxyError, LaunchError
+
+T = TypeVar("T")
+
+# Where each launcher tells a process how many of it were started. The order matters: inside a Slurm job `mpirun` starts its
+# own daemons with srun, so SLURM_* then counts daemons, not ranks.
+LAUNCHERS = (
+    ("mpirun", "OMPI_COMM_WORLD_SIZE"),
+    ("mpiexec", "PMI_SIZE"),
+    ("srun", "SLURM_STEP_NUM_TASKS"),
+)
+GRACE_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class World:
+    """The processes of one job, as seen by one of them.
+
+    Plain integers and a communicator, passed as an argument and never global: what rank 731 of 1,000 does can be tested
+    without MPI.
+
+    Attributes
+    ----------
+    rank, size : int
+        This process's number and the number of processes.
+    local_rank, local_size : int
+        The same on this node.
+    launcher : str
+        ``serial``, ``mpirun``, ``mpiexec`` or ``srun``.
+    comm : mpi4py.MPI.Comm or None
+        None when the job is a single process started without a launcher.
+    """
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    local_size: int = 1
+    launcher: str = "serial"
+    comm: Any = field(default=None, repr=False, compare=False)
+
+    @property
+    def is_root(self) -> bool:
+        """Whether this is rank 0, the one that talks and writes what is common to all."""
+        return self.rank == 0
+
+    def share(self, items: Sequence[T]) -> list[T]:
+        """Return this rank's part of `items`: every size-th, beginning at its rank."""
+        return list(items[self.rank :: self.size])
+
+    def say(self, text: str) -> None:
+        """Print `text` on rank 0, at once."""
+        if self.is_root:
+            print(text, flush=True)
+
+    def barrier(self) -> None:
+        """Wait until every rank is here."""
+        if self.comm is not None:
+            self.comm.Barrier()
+
+    def bcast(self, value: T) -> T:
+        """Return rank 0's `value` on every rank."""
+        return value if self.comm is None else self.comm.bcast(value, root=0)
+
+    def gather(self, value: T) -> list[T]:
+        """Return every rank's `value`, in rank order, on rank 0; an empty list elsewhere."""
+        return [value] if self.comm is None else self.comm.gather(value, root=0) or []
+
+    def allgather(self, value: T) -> list[T]:
+        """Return every rank's `value`, in rank order, on every rank."""
+        return [value] if self.comm is None else self.comm.allgather(value)
+
+    def sum(self, values: np.ndarray) -> np.ndarray:
+        """Return the element-wise sum of `values` over the ranks, on every rank."""
+        if self.comm is None:
+            return np.array(values)
+        total = np.empty_like(values)
+        self.comm.Allreduce(np.ascontiguousarray(values), total)
+        return total
+
+    def abort(self, code: int) -> None:
+        """End every rank of the job at once with exit code `code`."""
+        sys.stdout.flush()
+        sys.stderr.flush()
+        if self.comm is not None:
+            self.comm.Abort(code)
+        raise SystemExit(code)
+
+
+def expected_size(environ: Mapping[str, str]) -> tuple[str, int] | None:
+    """Return the launcher's name and the number of processes it says it started, or None without a launcher."""
+    for launcher, variable in LAUNCHERS:
+        if environ.get(variable, "").isdigit():
+            return launcher, int(environ[variable])
+    return None
+
+
+def check_size(launcher: str, expected: int, found: int) -> None:
+    """Refuse a job of N processes that each believe they are alone.
+
+    This happens when the launcher and the MPI library do not speak the same start-up protocol. Without the check the job
+    would do its work N times, each copy as "rank 0 of 1", and exit 0.
+
+    Raises
+    ------
+    LaunchError
+        The MPI library's size differs from the launcher's.
+    """
+    if expected == found:
+        return
+    remedy = {
+        "srun": "give srun the protocol your MPI speaks: --mpi=pmix (Open MPI) or --mpi=pmi2 (MPICH); 'srun --mpi=list' shows what is there",
+    }.get(launcher, "use the mpirun/mpiexec of the MPI that mpi4py found; 'hpc-galaxy doctor' names it")
+    raise LaunchError(launcher, f"{expected} processes were started, but MPI sees {found}, expected {expected}", remedy)
+
+
+def detect(environ: Mapping[str, str] = os.environ) -> World:
+    """Build the world from what the launcher and MPI say.
+
+    Without a launcher the world is serial and mpi4py is not imported.
+
+    Raises
+    ------
+    LaunchError
+        The launch cannot work: torchrun, no mpi4py, or N copies of rank 0.
+    """
+    launch = expected_size(environ)
+    if launch is None:
+        if "TORCHELASTIC_RUN_ID" in environ:
+            raise LaunchError("torchrun", "ranks find each other through MPI here", "start with mpirun or srun")
+        return World()
+    launcher, expected = launch
+    try:
+        from mpi4py import MPI
+    except (ImportError, RuntimeError) as error:
+        raise LaunchError(launcher, f"mpi4py cannot be used ({error})", "see 'hpc-galaxy doctor'") from error
+    comm = MPI.COMM_WORLD
+    check_size(launcher, expected, comm.size)
+    node = comm.Split_type(MPI.COMM_TYPE_SHARED)
+    world = World(comm.rank, comm.size, node.rank, node.size, launcher, comm)
+    node.Free()
+    return world
+
+
+@contextmanager
+def guard(world: World) -> Iterator[None]:
+    """End the whole job when the block fails on any rank, so that no other rank waits for it for ever.
+
+    A user's mistake is shown as one line, anything else as that rank's traceback.
+    """
+    try:
+        yield
+    except HpcGalaxyError as error:
+        if not world.is_root:
+            # Most mistakes show on every rank alike: let rank 0 speak for all and end the job.
+            time.sleep(GRACE_SECONDS)
+        print(f"hpc-galaxy: error: {error}", file=sys.stderr, flush=True)
+        world.abort(error.exit_code)
+    except SystemExit as leaving:
+        if leaving.code not in (None, 0):
+            world.abort(leaving.code if isinstance(leaving.code, int) else 1)
+    except BaseException:
+        lines = traceback.format_exc().splitlines()
+        print("\n".join(f"rank {world.rank}: {line}" for line in lines), file=sys.stderr, flush=True)
+        world.abort(1)
