@@ -37,7 +37,7 @@ def _run(work: Callable[[World], None]) -> None:
 
 def _load(function: str) -> Callable[..., None]:
     module, name = function.split(":")
-    return getattr(import_module(f"hpc_galaxy.{module}"), name)  # type: ignore[no-any-return]
+    return getattr(import_module(f"hpc_galaxy.{module}"), name)
 
 
 _stage("survey", "bricks.survey:make_survey", "Render a synthetic survey in the Legacy Surveys layout.")

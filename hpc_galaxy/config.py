@@ -243,14 +243,12 @@ def load_config(path: Path | None = None, overrides: Sequence[str] = ()) -> Conf
     ConfigError
         The file is missing or not TOML, a key is unknown, or a value is of the wrong kind.
     """
-    where = str(path) if path else "--set"
     content = _read_toml(path) if path else {}
-    for override in overrides:
-        _apply(content, override)
+    overridden = {_apply(content, override) for override in overrides}
     try:
-        config = Config.model_validate(content)
+        config = Config.model_validate(_on_top(content, Config().model_dump()))
     except ValidationError as error:
-        raise _explain(where, error) from None
+        raise _explain(path, overridden, error) from None
     base = (path.parent if path else Path()).absolute()
     paths = {name: base / value for name, value in config.paths}
     return config.model_copy(update={"paths": Paths(**paths)})
@@ -258,35 +256,49 @@ def load_config(path: Path | None = None, overrides: Sequence[str] = ()) -> Conf
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text())
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(path, "no such file", "give the path of a TOML file with -c") from None
+    except OSError as error:
+        raise ConfigError(path, f"cannot be read ({error.strerror})", "give the path of a TOML file with -c") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(path, f"not TOML: {error}", "mend that line") from None
 
 
-def _apply(content: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    if not equals:
-        raise ConfigError(f"--set {override}", "no '=', expected section.key=value", "for example --set train.epochs=8")
+def _on_top(content: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    """Return `defaults` with `content` on top, table by table: one band's seeing may be set alone."""
+    merged = dict(defaults)
+    for name, value in content.items():
+        below = defaults.get(name)
+        merged[name] = _on_top(value, below) if isinstance(value, dict) and isinstance(below, dict) else value
+    return merged
+
+
+def _apply(content: dict[str, Any], override: str) -> str:
+    """Put an override into `content` and return its key."""
+    key, equals, text = (part.strip() for part in override.partition("="))
+    if not equals or not key:
+        raise ConfigError(f"--set {override}", "expected section.key=value", "for example --set train.epochs=8")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = text
-    *sections, name = key.strip().split(".")
+    *sections, name = key.split(".")
     table = content
     for section in sections:
         table = table.setdefault(section, {})
         if not isinstance(table, dict):
             raise ConfigError(f"--set {override}", f"'{section}' is a value, expected a section", "see the valid keys in README.md")
     table[name] = value
+    return key
 
 
-def _explain(where: str, error: ValidationError) -> ConfigError:
+def _explain(path: Path | None, overridden: set[str], error: ValidationError) -> ConfigError:
     """Turn pydantic's first complaint into one sentence."""
     first = error.errors()[0]
     location = [str(part) for part in first["loc"]]
     key = ".".join(location) or "configuration"
+    where = "--set" if path is None or key in overridden else path
     if first["type"] != "extra_forbidden":
         got = "" if isinstance(first["input"], dict) else f", got {first['input']!r}"
         return ConfigError(where, f"'{key}': {first['msg']}{got}", "mend this value")

@@ -25,6 +25,7 @@ LAUNCHERS = (
     ("srun", "SLURM_STEP_NUM_TASKS"),
 )
 GRACE_SECONDS = 2.0
+INTERRUPTED = 130  # what a shell reports of a program that ended by Ctrl-C
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,9 @@ def expected_size(environ: Mapping[str, str]) -> tuple[str, int] | None:
     """Return the launcher's name and the number of processes it says it started, or None without a launcher."""
     for launcher, variable in LAUNCHERS:
         if environ.get(variable, "").isdigit():
-            return launcher, int(environ[variable])
+            # srun --mpi=pmi2 sets PMI_SIZE as well.
+            by_srun = environ[variable] == environ.get("SLURM_STEP_NUM_TASKS") and launcher == "mpiexec"
+            return "srun" if by_srun else launcher, int(environ[variable])
     return None
 
 
@@ -123,7 +126,7 @@ def check_size(launcher: str, expected: int, found: int) -> None:
     if expected == found:
         return
     remedy = {
-        "srun": "give srun the protocol your MPI speaks: --mpi=pmix (Open MPI) or --mpi=pmi2 (MPICH); 'srun --mpi=list' shows what is there",
+        "srun": "give srun the protocol your MPI speaks: --mpi=pmix (Open MPI) or --mpi=pmi2 (MPICH); 'srun --mpi=list' shows them",
     }.get(launcher, "use the mpirun/mpiexec of the MPI that mpi4py found; 'hpc-galaxy doctor' names it")
     raise LaunchError(launcher, f"{expected} processes were started, but MPI sees {found}, expected {expected}", remedy)
 
@@ -171,8 +174,14 @@ def guard(world: World) -> Iterator[None]:
         print(f"hpc-galaxy: error: {error}", file=sys.stderr, flush=True)
         world.abort(error.exit_code)
     except SystemExit as leaving:
+        if isinstance(leaving.code, str):
+            print(leaving.code, file=sys.stderr)
         if leaving.code not in (None, 0):
             world.abort(leaving.code if isinstance(leaving.code, int) else 1)
+    except KeyboardInterrupt:
+        if world.is_root:
+            print("hpc-galaxy: interrupted", file=sys.stderr)
+        world.abort(INTERRUPTED)
     except BaseException:
         lines = traceback.format_exc().splitlines()
         print("\n".join(f"rank {world.rank}: {line}" for line in lines), file=sys.stderr, flush=True)

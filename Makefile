@@ -1,0 +1,50 @@
+# Set up this checkout, try it, test it. The work is done by hpc-galaxy, pytest and scripts/; this names it.
+VENV := .venv
+BIN := $(VENV)/bin
+# Written last, so that an interrupted set-up is set up again; a second 'make' compares dates and starts at once.
+INSTALLED := $(VENV)/.installed
+READY := $(VENV)/.ready
+
+.PHONY: help demo test lint doctor horovod clean
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+
+help: ## Show this list.
+	@echo "make TARGET; the first time it sets up $(VENV) from requirements.lock (some minutes)"
+	@sed -nE 's/^([a-z]+):.*## (.*)/  \1\t\2/p' $(MAKEFILE_LIST)
+
+demo: $(READY) ## From a synthetic survey to a trained network and its report, in ./demo, with 2 ranks.
+	@$(BIN)/hpc-galaxy demo demo
+
+test: $(READY) ## Run the tests.
+	@$(BIN)/python -m pytest
+
+lint: $(INSTALLED) ## Check style, types, who imports whom, and the shell scripts.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache --no-logo
+	@if command -v shellcheck >/dev/null; then \
+	    echo "shellcheck: the shell scripts" && scripts/shell_scripts.sh | xargs shellcheck; \
+	else echo "shellcheck is not installed: the shell scripts were not checked"; fi
+
+doctor: $(READY) ## Say what is installed here, and what to do about what is missing.
+	@$(BIN)/hpc-galaxy doctor
+
+horovod: $(INSTALLED) ## Build Horovod again, for example after a compiler was installed.
+	scripts/build_horovod.sh $(BIN)/python
+	@touch $(READY)
+
+clean: ## Remove what make made: the environment, ./demo, caches. The Horovod wheel's cache stays.
+	rm -rf $(VENV) demo build hpc_galaxy.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(INSTALLED): requirements.lock setup.cfg
+	@rm -f $(READY) $@
+	@scripts/set_up.sh $(VENV)
+	@touch $@
+
+# Without a compiler or after a failed build (3, 4) training uses torch DDP; the script has said so.
+$(READY): $(INSTALLED)
+	@scripts/build_horovod.sh $(BIN)/python || case $$? in 3|4) ;; *) exit 1 ;; esac
+	@touch $@

@@ -1,0 +1,93 @@
+"""The stages under a real Slurm: srun, the singleton trap, scripts without srun, mpirun inside a job."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tomli_w
+
+from hpc_galaxy.shards.manifest import SPLITS, Manifest, Statistics
+from hpc_galaxy.shards.numpy_shards import write_shard
+from hpc_galaxy.shards.schema import CHANNELS, LABELS, SOURCE_DTYPE, STAMP_DTYPE, STAMP_SHAPE
+
+HPC_GALAXY = str(Path(sys.executable).parent / "hpc-galaxy")
+WHO_AM_I = "from hpc_galaxy.world import detect; w = detect(); print(f'rank {w.rank} of {w.size} by {w.launcher}', flush=True)"
+TWO_NODES = ("--nodes=2", "--ntasks=2", "--ntasks-per-node=1")
+
+
+def test_srun_with_pmix_starts_one_world(slurm: Any) -> None:
+    done = slurm.srun(*TWO_NODES, "--mpi=pmix", sys.executable, "-c", WHO_AM_I)
+
+    assert done.returncode == 0, done.stderr
+    assert sorted(done.stdout.splitlines()) == ["rank 0 of 2 by srun", "rank 1 of 2 by srun"]
+
+
+def test_n_copies_of_rank_0_are_refused(slurm: Any, tmp_path: Path) -> None:
+    done = slurm.srun(*TWO_NODES, "--mpi=none", HPC_GALAXY, "survey", "--set", f"paths.survey={tmp_path}/survey")
+
+    assert done.returncode == 3, done.stderr
+    assert "srun: 2 processes were started, but MPI sees 1" in done.stderr
+    assert "--mpi=pmix" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "survey").exists()
+
+
+def test_a_script_without_srun_is_serial(slurm: Any) -> None:
+    state, output = slurm.sbatch(f'{sys.executable} -c "{WHO_AM_I}"', *TWO_NODES)
+
+    assert (state, output) == ("COMPLETED", "rank 0 of 1 by serial\n")
+
+
+def test_mpirun_inside_a_job_uses_both_nodes(slurm: Any) -> None:
+    script = f'mpirun --bind-to none --map-by ppr:1:node -n 2 {sys.executable} -c "{WHO_AM_I}"'
+    state, output = slurm.sbatch(script, *TWO_NODES)
+
+    assert state == "COMPLETED", output
+    assert sorted(output.splitlines()) == ["rank 0 of 2 by mpirun", "rank 1 of 2 by mpirun"]
+
+
+def test_training_with_horovod_on_two_nodes(slurm: Any, require: Any, tmp_path: Path) -> None:
+    require("horovod")
+    write_shards(tmp_path / "shards")
+    config = tmp_path / "run.toml"
+    config.write_text(tomli_w.dumps({"train": {"epochs": 1, "batch_size": 8, "backend": "horovod"}}))
+    done = slurm.srun(*TWO_NODES, "--mpi=pmix", HPC_GALAXY, "train", "-c", str(config), timeout=120)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    finished = json.loads((tmp_path / "run" / "DONE").read_text())
+    assert (finished["ranks"], finished["backend"], finished["epochs"]) == (2, "horovod", 1)
+
+
+def write_shards(directory: Path, examples: int = 32) -> None:
+    """Write one small shard of noise for each split."""
+    rng, shards = np.random.default_rng(1), {}
+    for split in SPLITS:
+        table = np.zeros(examples, SOURCE_DTYPE)
+        table["label"] = np.arange(examples) % 2
+        stamps = rng.normal(size=(examples, *STAMP_SHAPE)).astype(STAMP_DTYPE)
+        shards[split] = [write_shard(directory, split, 0, stamps, table)]
+    ones, zeros = [1.0] * len(CHANNELS), [0.0] * len(CHANNELS)
+    Manifest(
+        code_version="test",
+        fingerprint="test",
+        seed=1,
+        channels=list(CHANNELS),
+        stamp_shape=list(STAMP_SHAPE),
+        labels=LABELS,
+        statistics=Statistics(scale=ones, mean=zeros, std=ones),
+        splits=shards,
+        report={},
+    ).save(directory)
+
+
+def test_survey_on_two_nodes(slurm: Any, tmp_path: Path) -> None:
+    settings = {"survey.bricks": 2, "survey.npix": 256, "paths.survey": tmp_path / "survey"}
+    options = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
+    done = slurm.srun(*TWO_NODES, "--mpi=pmix", HPC_GALAXY, "survey", *options)
+
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "survey").rglob("tractor-*.fits"))) == 2

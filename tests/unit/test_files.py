@@ -1,0 +1,89 @@
+"""Files that are whole or absent."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hpc_galaxy.errors import InputError
+from hpc_galaxy.files import read_json, sha256, whole_file, write_json, write_text
+
+
+@pytest.fixture
+def umask_022() -> Iterator[None]:
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
+
+
+def test_the_final_name_appears_with_the_end_of_the_block(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "folder" / "a.fits.fz"
+    with whole_file(path) as temporary:
+        temporary.write_text("content")
+        assert temporary.parent == path.parent
+        assert temporary.suffixes == path.suffixes
+        assert not path.exists()
+
+    assert path.read_text() == "content"
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("failure", [ValueError, KeyboardInterrupt])
+def test_a_failed_block_leaves_nothing_behind(tmp_path: Path, failure: type[BaseException]) -> None:
+    path = tmp_path / "a.txt"
+    with pytest.raises(failure), whole_file(path) as temporary:
+        temporary.write_text("half")
+        raise failure
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failed_block_keeps_the_earlier_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    write_text(path, "earlier")
+    with pytest.raises(ValueError, match="stop"), whole_file(path) as temporary:
+        temporary.write_text("half")
+        raise ValueError("stop")
+
+    assert path.read_text() == "earlier"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_block_that_wrote_nothing_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), whole_file(tmp_path / "a.txt"):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_members_of_the_group_may_read(tmp_path: Path, umask_022: None) -> None:
+    write_text(tmp_path / "a.txt", "content")
+    assert (tmp_path / "a.txt").stat().st_mode & 0o777 == 0o644
+
+
+def test_json_keeps_the_order_of_keys(tmp_path: Path) -> None:
+    content = {"b": [1, 2.5], "a": None}
+    write_json(tmp_path / "a.json", content)
+
+    assert (tmp_path / "a.json").read_text().endswith("}\n")
+    assert list(read_json(tmp_path / "a.json", "hpc-galaxy split").items()) == list(content.items())
+
+
+def test_missing_json_names_the_command_that_makes_it(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"a\.json: no such file; run 'hpc-galaxy split' first"):
+        read_json(tmp_path / "a.json", "hpc-galaxy split")
+
+
+@pytest.mark.parametrize("content", [b'{"a": ', b"\xff\xfe"])
+def test_broken_json_names_the_remedy(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(InputError, match=r"not JSON .*run 'hpc-galaxy split --overwrite'"):
+        read_json(tmp_path / "a.json", "hpc-galaxy split")
+
+
+def test_sha256(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"galaxy")
+    assert sha256(tmp_path / "a") == hashlib.sha256(b"galaxy").hexdigest()
