@@ -16,6 +16,15 @@ from hpc_galaxy.shards.schema import SOURCE_DTYPE, STAMP_DTYPE, STAMP_SHAPE
 REMEDY = "run 'hpc-galaxy split --overwrite'"
 
 
+def _names(split: str, number: int) -> dict[str, str]:
+    ending = f"{split}_{number:06d}.npy"
+    return {"x": f"x{ending}", "y": f"y{ending}", "table": f"table_{ending}"}
+
+
+def _describe(directory: Path, names: dict[str, str], examples: int) -> Shard:
+    return Shard(**names, examples=examples, sha256={name: sha256(directory / name) for name in names.values()})
+
+
 def write_shard(directory: Path, split: str, number: int, x: np.ndarray, table: np.ndarray) -> Shard:
     """Write the three files of one shard.
 
@@ -30,13 +39,21 @@ def write_shard(directory: Path, split: str, number: int, x: np.ndarray, table: 
     table : ndarray, shape (n,), `SOURCE_DTYPE`
         Their source table; its ``label`` becomes ``y``.
     """
-    ending = f"{split}_{number:06d}.npy"
-    arrays = {f"x{ending}": x, f"y{ending}": table["label"], f"table_{ending}": table}
-    for name, array in arrays.items():
-        with whole_file(directory / name) as temporary, open(temporary, "wb") as file:
+    names = _names(split, number)
+    # x is the last to be written: where it is, the shard is whole.
+    for kind, array in (("table", table), ("y", table["label"]), ("x", x)):
+        with whole_file(directory / names[kind]) as temporary, open(temporary, "wb") as file:
             np.save(file, np.ascontiguousarray(array), allow_pickle=False)
-    names = list(arrays)
-    return Shard(x=names[0], y=names[1], table=names[2], examples=len(x), sha256={name: sha256(directory / name) for name in names})
+    return _describe(directory, names, len(x))
+
+
+def load_shard(directory: Path, split: str, number: int) -> tuple[np.ndarray, Shard] | None:
+    """Return a shard that an interrupted run has left whole, its stamps memory-mapped; None when there is none."""
+    names = _names(split, number)
+    if not (directory / names["x"]).exists():
+        return None
+    x = np.load(directory / names["x"], mmap_mode="r", allow_pickle=False)
+    return x, _describe(directory, names, len(x))
 
 
 @dataclass(frozen=True)

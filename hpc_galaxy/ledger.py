@@ -1,0 +1,135 @@
+"""What a stage has promised and what it has done, in its own output directory.
+
+``stage.json`` and ``config.toml`` are written before the first item: they say which configuration the outputs belong to.
+``ledger.json`` is written after the last one: where it is, the stage is complete.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hpc_galaxy import __version__
+from hpc_galaxy.config import Config
+from hpc_galaxy.errors import InputError, StaleOutputError
+from hpc_galaxy.files import read_json, write_json
+from hpc_galaxy.world import World
+
+MARKER, LEDGER = "stage.json", "ledger.json"
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """The book-keeping of one stage's output directory.
+
+    Attributes
+    ----------
+    directory : Path
+        Where the stage writes.
+    stage : str
+        Its verb.
+    fingerprint : str
+        Of the configuration that its outputs depend on.
+    """
+
+    directory: Path
+    stage: str
+    fingerprint: str
+
+    def open(self, config: Config, world: World, overwrite: bool, outputs: Sequence[str]) -> None:
+        """Claim the directory for this configuration; outputs of an interrupted run with the same one stay. Collective.
+
+        Parameters
+        ----------
+        config : Config
+            Saved as ``config.toml``.
+        world : World
+            Rank 0 writes, all wait.
+        overwrite : bool
+            Remove what an earlier run of this stage left. Only a directory that this stage has claimed before is ever cleared.
+        outputs : sequence of str
+            Glob patterns of everything the stage makes in the directory.
+
+        Raises
+        ------
+        StaleOutputError
+            The directory holds outputs of another configuration, or files that this stage did not make.
+        """
+        if world.is_root:
+            self._claim(config, overwrite, outputs)
+        world.barrier()
+
+    def _claim(self, config: Config, overwrite: bool, outputs: Sequence[str]) -> None:
+        marker = self.directory / MARKER
+        if marker.exists():
+            before = read_json(marker, f"hpc-galaxy {self.stage}")
+            if before["stage"] != self.stage:
+                raise StaleOutputError(
+                    self.directory, f"holds outputs of '{before['stage']}', expected '{self.stage}'", "choose another [paths]"
+                )
+            if overwrite:
+                self._clear(outputs)
+            elif before["fingerprint"] != self.fingerprint and self._found(outputs):
+                raise StaleOutputError(
+                    self.directory,
+                    f"was made with another configuration ({before['fingerprint']}, expected {self.fingerprint}; see its config.toml)",
+                    f"run 'hpc-galaxy {self.stage} --overwrite' or choose another [paths]",
+                )
+        elif self._found(outputs):
+            raise StaleOutputError(self.directory, f"holds files that 'hpc-galaxy {self.stage}' did not make", "choose another [paths]")
+        write_json(marker, {"stage": self.stage, "fingerprint": self.fingerprint, "seed": config.seed, "code_version": __version__})
+        config.save(self.directory / "config.toml")
+
+    def _found(self, outputs: Sequence[str]) -> list[Path]:
+        return [path for pattern in outputs for path in self.directory.glob(pattern)]
+
+    def _clear(self, outputs: Sequence[str]) -> None:
+        (self.directory / LEDGER).unlink(missing_ok=True)
+        for path in self._found(outputs):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+    def close(self, world: World, entries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Write ``ledger.json``: one entry an item, from every rank, ordered by the entries' own content. Collective.
+
+        Returns
+        -------
+        list of dict
+            All entries on rank 0; an empty list elsewhere.
+        """
+        gathered = [entry for part in world.gather(list(entries)) for entry in part]
+        gathered.sort(key=lambda entry: [str(value) for value in entry.values()])
+        if world.is_root:
+            write_json(self.directory / LEDGER, {"stage": self.stage, "fingerprint": self.fingerprint, "items": gathered})
+        world.barrier()
+        return gathered
+
+
+def read_ledger(directory: Path, stage: str) -> list[dict[str, Any]]:
+    """Return the entries of a stage that is complete.
+
+    Raises
+    ------
+    InputError
+        The stage has not run to its end.
+    """
+    if (directory / MARKER).exists() and not (directory / LEDGER).exists():
+        raise InputError(directory, f"'hpc-galaxy {stage}' did not finish here", f"run 'hpc-galaxy {stage}' again: it continues")
+    return list(read_json(directory / LEDGER, f"hpc-galaxy {stage}")["items"])
+
+
+def require_complete(directory: Path, stage: str) -> None:
+    """Refuse to read outputs of `stage` that are not complete; a directory that no stage made (a data release) is fine.
+
+    Raises
+    ------
+    InputError
+        The stage began here and has not finished.
+    """
+    if (directory / MARKER).exists():
+        read_ledger(directory, stage)

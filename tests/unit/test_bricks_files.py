@@ -1,0 +1,125 @@
+"""Coadds and catalogs on disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import fitsio
+import numpy as np
+import pytest
+from astropy.io import fits
+
+from hpc_galaxy.bricks.catalog import CATALOG_DTYPE, magnitudes, read_catalog, tractor_columns
+from hpc_galaxy.bricks.geometry import brick_wcs
+from hpc_galaxy.bricks.images import header_wcs, read_header, read_plane, wcs_header, write_plane
+from hpc_galaxy.bricks.layout import coadd_path, list_bricks, list_realisations, obiwan_path, tractor_path
+from hpc_galaxy.errors import InputError
+
+BRICK = "1211p060"
+
+
+def write(root: Path, data: np.ndarray, plane: str = "image") -> Path:
+    write_plane(root, BRICK, plane, "g", data, wcs_header(brick_wcs(121.1, 6.0, data.shape[0]), BRICK, "g"))
+    return coadd_path(root, BRICK, plane, "g")
+
+
+def test_paths_are_those_of_the_legacy_surveys_and_obiwan() -> None:
+    root = Path("dr9")
+    assert coadd_path(root, BRICK, "image", "r") == root / "coadd/121/1211p060/legacysurvey-1211p060-image-r.fits.fz"
+    assert coadd_path(root, BRICK, "invvar", "z", "rs0") == root / "coadd/121/1211p060/rs0/legacysurvey-1211p060-invvar-z.fits.fz"
+    assert tractor_path(root, BRICK) == root / "tractor/121/tractor-1211p060.fits"
+    assert tractor_path(root, BRICK, "rs0") == root / "tractor/121/1211p060/rs0/tractor-1211p060.fits"
+    assert obiwan_path(root, BRICK, "rs0", "simcat-elg") == root / "obiwan/121/1211p060/rs0/simcat-elg-1211p060.fits"
+    assert obiwan_path(root, BRICK, "rs0", "sim_ids_added") == root / "obiwan/121/1211p060/rs0/sim_ids_added.fits"
+
+
+def test_coadd_round_trip_as_astropy_sees_it(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    data = rng.normal(0, 0.005, (250, 250)).astype(np.float32)
+    data[40:50, 60] = 0
+    path = write(tmp_path, data)
+    with fits.open(path) as hdus:
+        assert isinstance(hdus[1], fits.CompImageHDU)
+        assert (hdus[1].compression_type, hdus[1].header["CRPIX1"], hdus[1].header["MAGZERO"]) == ("RICE_1", 125.5, 22.5)
+        independent = np.asarray(hdus[1].data)
+    ours = read_plane(tmp_path, BRICK, "image", "g")
+    assert ours.dtype == np.float32
+    np.testing.assert_array_equal(ours, independent)
+    np.testing.assert_allclose(ours, data, atol=5.1e-5)  # half a quantum
+    assert (ours[40:50, 60] == 0).all()
+    assert header_wcs(read_header(tmp_path, BRICK, "g")).all_pix2world(124.5, 124.5, 0) == pytest.approx((121.1, 6.0))
+
+
+def test_negative_invvar_is_no_data(tmp_path: Path) -> None:
+    path = coadd_path(tmp_path, BRICK, "invvar", "g")
+    path.parent.mkdir(parents=True)
+    fitsio.write(str(path), np.array([[-2.0, 3.0]], np.float32))  # named .fz, not compressed
+    assert read_plane(tmp_path, BRICK, "invvar", "g").tolist() == [[0.0, 3.0]]
+
+
+def test_missing_and_broken_coadds_are_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"legacysurvey-1211p060-image-g\.fits\.fz: no such file"):
+        read_plane(tmp_path, BRICK, "image", "g")
+    path = write(tmp_path, np.random.default_rng(1).normal(0, 1, (400, 400)).astype(np.float32))
+    whole = path.read_bytes()
+    for length, problem in (
+        (len(whole) * 2 // 3, "not a readable FITS file"),
+        (3000, "has no two-dimensional image"),
+        (0, "not a readable"),
+    ):
+        path.write_bytes(whole[:length])
+        with pytest.raises(InputError, match=problem):
+            read_plane(tmp_path, BRICK, "image", "g")
+
+
+def dr5_table(count: int = 3) -> np.ndarray:
+    columns = [("release", ">i4"), ("brickid", ">i4"), ("objid", ">i4"), ("brick_primary", "?"), ("type", "S4")]
+    columns += [(name, ">f8") for name in ("ra", "dec")] + [(name, ">f4") for name in ("bx", "by")]
+    columns += [(f"{name}_{band}", ">f4") for name in ("flux", "flux_ivar", "mw_transmission", "nobs", "psfsize") for band in "grz"]
+    columns += [(name, ">f4") for name in ("shapeexp_r", "shapedev_r", "shapeexp_e1", "shapedev_e1")]
+    table = np.zeros(count, columns)
+    table["type"] = [b"REX ", b"DEV ", b"PSF "][:count]
+    table["shapeexp_r"], table["shapedev_r"] = 0.5, 0.9
+    table["shapeexp_e1"], table["shapedev_e1"] = 0.1, 0.2
+    return table
+
+
+def test_dr5_columns_are_mapped(tmp_path: Path) -> None:
+    path = tmp_path / "tractor-1211p060.fits"
+    fitsio.write(str(path), dr5_table())
+    catalog = read_catalog(path)
+    assert catalog.dtype == CATALOG_DTYPE
+    assert catalog["type"].tolist() == [b"REX", b"DEV", b"PSF"]
+    assert catalog["shape_r"] == pytest.approx([0.5, 0.9, 0.5])
+    assert catalog["shape_e1"] == pytest.approx([0.1, 0.2, 0.1])
+    assert catalog["sersic"].tolist() == [1, 4, 0]
+
+
+def test_dr9_round_trip(tmp_path: Path) -> None:
+    catalog = np.zeros(2, CATALOG_DTYPE)
+    catalog["type"], catalog["sersic"], catalog["objid"] = [b"SER", b"EXP"], [2.2, 1.0], [7, 9]
+    path = tmp_path / "tractor-1211p060.fits"
+    fitsio.write(str(path), tractor_columns(catalog, BRICK))
+    assert fitsio.read(str(path))["brickname"].tolist() == [BRICK, BRICK]
+    np.testing.assert_array_equal(read_catalog(path), catalog)
+
+
+def test_foreign_table_is_refused_by_name_of_its_missing_columns(tmp_path: Path) -> None:
+    path = tmp_path / "tractor-1211p060.fits"
+    fitsio.write(str(path), np.zeros(2, [("ra", "f8"), ("dec", "f8")]))
+    with pytest.raises(InputError, match="lacks the columns brick_primary, brickid"):
+        read_catalog(path)
+
+
+def test_magnitudes_are_corrected_for_extinction_and_nan_without_flux() -> None:
+    table = np.zeros(3, CATALOG_DTYPE)
+    table["flux_g"], table["mw_transmission_g"] = [1.0, 0.8, -0.1], [1.0, 0.8, 1.0]
+    assert magnitudes(table, "g")[:2] == pytest.approx([22.5, 22.5])
+    assert np.isnan(magnitudes(table, "g")[2])
+
+
+def test_empty_trees_say_what_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"holds no tractor-<brick>\.fits"):
+        list_bricks(tmp_path)
+    with pytest.raises(InputError, match=r"holds no rs\*/simcat-elg-1211p060\.fits"):
+        list_realisations(tmp_path, BRICK)

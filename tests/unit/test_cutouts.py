@@ -1,0 +1,200 @@
+"""Stamps, selection, matching, and the extraction as a whole."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from astropy.nddata import Cutout2D
+
+from hpc_galaxy.bricks.catalog import CATALOG_DTYPE
+from hpc_galaxy.bricks.layout import coadd_path, list_bricks, tractor_path
+from hpc_galaxy.bricks.survey import make_survey
+from hpc_galaxy.config import Config, load_config
+from hpc_galaxy.cutouts.extract import extract
+from hpc_galaxy.cutouts.selection import SELECTIONS, apply_cuts, elg
+from hpc_galaxy.cutouts.sources import isolated, match_injected
+from hpc_galaxy.cutouts.stamps import cut_stamps, inside
+from hpc_galaxy.errors import StageError
+from hpc_galaxy.injection.inject import inject
+from hpc_galaxy.shards.cutout_file import cutout_path, open_cutouts
+from hpc_galaxy.shards.schema import CHANNELS
+from hpc_galaxy.world import World
+
+
+def random_planes(shape: tuple[int, int]) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(1)
+    return {name: rng.random(shape, dtype=np.float32) for name in CHANNELS}
+
+
+def test_stamps_are_those_of_astropy_inside_and_at_every_edge() -> None:
+    planes = random_planes((150, 200))
+    rng = np.random.default_rng(2)
+    bx, by = rng.uniform(-0.5, 199.5, 300).astype("f4"), rng.uniform(-0.5, 149.5, 300).astype("f4")
+    bx[:4], by[:4] = [10.5, 31.5, 32.0, 31.0], [100.0, 31.5, 32.0, 31.0]
+    images, edge = cut_stamps(planes, bx, by)
+    assert images.shape == (300, 64, 64, 6)
+    assert images.flags.c_contiguous
+    for number, (x, y) in enumerate(zip(bx.astype(float), by.astype(float), strict=True)):
+        for channel, name in enumerate(CHANNELS):
+            reference = Cutout2D(planes[name], (x, y), 64, mode="partial", fill_value=0)
+            np.testing.assert_array_equal(images[number, :, :, channel], reference.data)
+        x0, y0 = reference.origin_original[0] - reference.origin_cutout[0], reference.origin_original[1] - reference.origin_cutout[1]
+        assert edge[number] == (x0 < 0 or y0 < 0 or x0 + 64 > 200 or y0 + 64 > 150)
+    assert 0 < edge.sum() < 300
+
+
+def test_channels_do_not_alias_at_an_edge() -> None:
+    planes = {name: np.full((100, 100), number + 1, np.float32) for number, name in enumerate(CHANNELS)}
+    images, _ = cut_stamps(planes, np.array([2.0]), np.array([50.0]))
+    assert [set(np.unique(images[0, :, :, channel])) for channel in range(6)] == [{0.0, channel + 1.0} for channel in range(6)]
+
+
+def test_inside_means_the_centre_lies_on_a_pixel() -> None:
+    x = np.array([-0.6, -0.5, 0.0, 99.4, 99.6])
+    assert inside(x, np.zeros(5), (10, 100)).tolist() == [False, True, True, True, False]
+
+
+def galaxy_like(**columns: float | bytes) -> np.ndarray:
+    """Return one catalog row in the middle of the parameter space, with some columns changed."""
+    row = np.zeros(1, CATALOG_DTYPE)
+    row["brick_primary"], row["type"], row["shape_r"] = True, b"EXP", 0.5
+    for band, mag in (("g", 22.5), ("r", 22.1), ("z", 21.4)):
+        row[f"flux_{band}"], row[f"flux_ivar_{band}"], row[f"mw_transmission_{band}"], row[f"nobs_{band}"] = (
+            10 ** ((22.5 - mag) / 2.5),
+            100,
+            1,
+            1,
+        )
+    for name, value in columns.items():
+        row[name] = value
+    return row
+
+
+def flux(mag: float) -> float:
+    return 10 ** ((22.5 - mag) / 2.5)
+
+
+@pytest.mark.parametrize(
+    ("columns", "cut"),
+    [
+        ({"brick_primary": False}, "primary"),
+        ({"type": b"PSF"}, "not a star"),
+        ({"type": b"DUP"}, "not a duplicate"),
+        ({"type": b"DEV"}, "not COMP or DEV"),
+        ({"nobs_z": 0}, "observed in g, r, z"),
+        ({"flux_g": -0.1}, "fluxes measured"),
+        ({"flux_ivar_r": 0}, "fluxes measured"),
+        ({"flux_g": flux(24.6), "flux_r": flux(24.0), "flux_z": flux(23.4)}, "not too faint"),
+        ({"flux_g": flux(20.6), "flux_r": flux(20.2), "flux_z": flux(19.5)}, "not too bright"),
+        ({"shape_r": 2.1}, "half-light radius"),
+        ({"flux_g": flux(23.9)}, "g-r, r-z box"),
+    ],
+)
+def test_each_cut_of_the_parameter_space(columns: dict[str, float | bytes], cut: str) -> None:
+    assert apply_cuts(galaxy_like(), elg(galaxy_like()))[0].all()
+    row = galaxy_like(**columns)
+    keep, flow = apply_cuts(row, elg(row))
+    assert not keep.any()
+    assert flow[cut] == 1
+
+
+def test_sloped_cuts_are_widened_by_half_a_magnitude_perpendicular() -> None:
+    # On the first line, g-r = 1.15 (r-z) - 0.15, the point (r-z, g-r) = (0.6, 0.54); the normal points up and left.
+    normal = np.array([-1.15, 1.0]) / np.hypot(1, 1.15)
+    for distance, kept in ((0.49, True), (0.51, False)):
+        rz, gr = np.array([0.6, 0.54]) + distance * normal
+        row = galaxy_like(flux_g=flux(22.0 + gr), flux_r=flux(22.0), flux_z=flux(22.0 - rz))
+        assert elg(row)["g-r, r-z box"].item() is kept
+
+
+def test_cut_flow_counts_every_source_once() -> None:
+    rows = np.concatenate([galaxy_like(), galaxy_like(type=b"PSF", brick_primary=False), galaxy_like(type=b"PSF")])
+    keep, flow = apply_cuts(rows, SELECTIONS["galaxies"](rows))
+    assert keep.tolist() == [True, False, False]
+    assert (flow["primary"], flow["not a star"]) == (1, 1)
+
+
+def positions(offsets_arcsec: list[float]) -> np.ndarray:
+    table = np.zeros(len(offsets_arcsec), CATALOG_DTYPE)
+    table["ra"], table["dec"] = 120.0, 6.0 + np.array(offsets_arcsec) / 3600
+    return table
+
+
+def test_isolated_drops_both_of_a_pair() -> None:
+    assert isolated(positions([0, 0.5, 3, 10]), 1.0).tolist() == [False, False, True, True]
+    assert isolated(positions([0]), 1.0).tolist() == [True]
+
+
+def test_match_injected_finds_the_nearest_within_the_radius() -> None:
+    catalog, injected = positions([0, 5, 20]), positions([20.4, 0.3, 50])
+    assert match_injected(catalog, injected, 1.0).tolist() == [1, -1, 0]
+    assert match_injected(catalog, injected[:0], 1.0).tolist() == [-1, -1, -1]
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
+    root = tmp_path_factory.mktemp("extract")
+    overrides = ["survey.bricks=2", "survey.npix=384", "injection.per_brick=30", "extract.selection='galaxies'", "seed=5"]
+    paths = [f"paths.{name}='{root}/{name}'" for name in ("survey", "obiwan", "cutouts")]
+    made = load_config(None, [*paths, *overrides])
+    make_survey(made, World())
+    inject(made, World())
+    extract(made, World())
+    return made
+
+
+def test_ledger_adds_up_and_both_classes_are_there(config: Config) -> None:
+    items = json.loads((config.paths.cutouts / "ledger.json").read_text())["items"]
+    assert len(items) == 2
+    for item in items:
+        for label in ("real", "fake"):
+            flow = dict(item[f"{label}_cut_flow"])
+            assert flow.pop("catalog") - sum(flow.values()) == item[label] > 5
+
+
+def test_fakes_are_the_injected_ones_and_reals_are_not(config: Config) -> None:
+    brick = list_bricks(config.paths.survey)[0]
+    tables = {}
+    for label in ("real", "fake"):
+        with open_cutouts(cutout_path(config.paths.cutouts, label, brick)) as cutouts:
+            tables[label] = cutouts.sources()
+            assert cutouts.images().shape == (len(cutouts), 64, 64, 6)
+    assert set(tables["fake"]["label"]) == {1}
+    assert set(tables["real"]["label"]) == {0}
+    assert all(name.startswith(f"rs0-{brick}-".encode()) for name in tables["fake"]["id"])
+    assert set(tables["real"]["rs"]) == {b"rs0"}  # both classes from the same coadds
+    assert not set(tables["real"]["id"]) & set(tables["fake"]["id"])
+
+
+def test_extraction_continues_and_names_a_broken_brick(config: Config, tmp_path: Path) -> None:
+    one, other = list_bricks(config.paths.survey)
+    again = config.model_copy(update={"paths": config.paths.model_copy(update={"cutouts": tmp_path / "cutouts"})})
+    path = coadd_path(config.paths.obiwan, one, "invvar", "r", "rs0")
+    whole = path.read_bytes()
+    try:
+        path.write_bytes(whole[: len(whole) // 2])
+        with pytest.raises(StageError, match=rf"1 of 2 bricks failed:\n.*legacysurvey-{one}-invvar-r"):
+            extract(again, World())
+    finally:
+        path.write_bytes(whole)
+    assert not cutout_path(tmp_path / "cutouts", "real", one).exists()
+    done = cutout_path(tmp_path / "cutouts", "real", other)
+    before = done.stat().st_mtime_ns
+    extract(again, World())
+    assert done.stat().st_mtime_ns == before
+    assert cutout_path(tmp_path / "cutouts", "real", one).read_bytes() == cutout_path(config.paths.cutouts, "real", one).read_bytes()
+
+
+def test_missing_catalog_of_a_realisation_is_a_clear_error(config: Config, tmp_path: Path) -> None:
+    brick = list_bricks(config.paths.survey)[0]
+    path = tractor_path(config.paths.obiwan, brick, "rs0")
+    again = config.model_copy(update={"paths": config.paths.model_copy(update={"cutouts": tmp_path / "cutouts"})})
+    hidden = path.rename(path.with_suffix(".hidden"))
+    try:
+        with pytest.raises(StageError, match=rf"1 of 2 bricks failed:\n.*rs0/tractor-{brick}\.fits: no such file"):
+            extract(again, World())
+    finally:
+        hidden.rename(path)

@@ -1,0 +1,82 @@
+"""The numbers of the report on hand-made scores."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.metrics import confusion_matrix, roc_auc_score
+from sklearn.metrics import roc_curve as sklearn_roc_curve
+
+from hpc_galaxy.realism.plots import roc_curve
+from hpc_galaxy.realism.report import confusion_text, headline
+from hpc_galaxy.realism.statistics import bootstrap_auc, confusion_table, summarise
+
+
+def example(size: int, bricks: int, shift: float, scatter: float = 0.0, seed: int = 1) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Labels, logits and bricks; fakes score `shift` higher, by an amount that differs from brick to brick by `scatter`."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 2, size).astype(np.uint8)
+    bricks_of = rng.integers(0, bricks, size)
+    scores = rng.normal(size=size) + labels * (shift + scatter * rng.normal(size=bricks)[bricks_of])
+    return labels, np.stack([-scores / 2, scores / 2], axis=1), np.array([f"{number:04d}p050" for number in bricks_of], "S8")
+
+
+def test_numbers_agree_with_scikit_learn() -> None:
+    labels, logits, bricks = example(400, 6, 0.5)
+    numbers = summarise(labels, logits, bricks, 100, 1)
+    called = logits[:, 1] > 0
+    assert numbers["auc"] == pytest.approx(roc_auc_score(labels, logits[:, 1]))
+    assert numbers["accuracy"] == pytest.approx(np.mean(called == labels))
+    (rr, rf), (fr, ff) = confusion_matrix(labels, called)
+    assert numbers["confusion"] == {"real": {"called real": rr, "called fake": rf}, "fake": {"called real": fr, "called fake": ff}}
+    assert numbers["examples"] == 400 and numbers["bricks"] == 6
+    x, y = roc_curve(labels, logits[:, 1])
+    expected_x, expected_y, _ = sklearn_roc_curve(labels, logits[:, 1], drop_intermediate=False)
+    assert np.allclose(x, expected_x) and np.allclose(y, expected_y)
+
+
+def test_confusion_by_hand() -> None:
+    logits = np.array([[1.0, 0], [0, 1], [0, 1], [0, 1], [1, 0], [0.5, 0.5]])
+    table = confusion_table(np.array([0, 0, 1, 1, 1, 1]), logits)
+    assert table == {"real": {"called real": 1, "called fake": 1}, "fake": {"called real": 2, "called fake": 2}}
+    assert confusion_text(table).split() == ["called", "real", "called", "fake", "real", "1", "1", "fake", "2", "2"]
+
+
+def test_interval_is_seeded_and_holds_the_value() -> None:
+    labels, logits, bricks = example(600, 12, 0.5)
+    interval = bootstrap_auc(labels, logits[:, 1], bricks, 300, 1)
+    assert interval == bootstrap_auc(labels, logits[:, 1], bricks, 300, 1)
+    assert interval != bootstrap_auc(labels, logits[:, 1], bricks, 300, 2)
+    assert interval is not None
+    assert interval[0] < roc_auc_score(labels, logits[:, 1]) < interval[1]
+    # Hanley & McNeil give 0.020 for the standard error of 600 independent examples: 0.08 between the limits.
+    assert 0.04 < interval[1] - interval[0] < 0.12
+
+
+def test_interval_is_wider_where_bricks_differ() -> None:
+    widths = []
+    for scatter in (0.0, 1.5):
+        labels, logits, bricks = example(2000, 10, 0.5, scatter)
+        low, high = bootstrap_auc(labels, logits[:, 1], bricks, 300, 1) or (0, 0)
+        widths.append(high - low)
+        single = bootstrap_auc(labels, logits[:, 1], np.arange(len(labels)), 300, 1) or (0, 0)
+        widths.append(single[1] - single[0])
+    assert widths[2] > 2 * widths[3], "examples of one brick were taken for independent ones"
+    assert widths[2] > 2 * widths[0]
+
+
+def test_too_little_for_an_interval() -> None:
+    labels, logits, bricks = example(50, 1, 0.5)
+    numbers = summarise(labels, logits, bricks, 100, 1)
+    assert numbers["auc_interval"] is None
+    assert numbers["auc_interval_method"] == "no interval: 1 brick, at least 2 with both classes are needed"
+    assert "(no interval: 1 brick" in headline(numbers)
+    alone = summarise(np.ones(4, np.uint8), np.zeros((4, 2)), np.array([b"a", b"b", b"a", b"b"]), 10, 1)
+    assert alone["auc"] is None and alone["auc_interval"] is None
+    assert "AUC undefined" in headline(alone)
+
+
+def test_headline() -> None:
+    labels, logits, bricks = example(402, 5, 0.0)
+    line = headline(summarise(labels, logits, bricks, 50, 1))
+    assert line.startswith("test AUC 0.") and "(95 %, bootstrap over 5 bricks), accuracy 0." in line and line.endswith("402 examples")
