@@ -36,7 +36,8 @@ def scales(medians: list[list[float]]) -> np.ndarray:
     InputError
         A band has no data at all.
     """
-    typical = np.nanmedian(np.array(medians).reshape(-1, len(BANDS)), axis=0) if medians else np.full(len(BANDS), np.nan)
+    table = np.array(medians).reshape(-1, len(BANDS))
+    typical = np.array([np.median(column[np.isfinite(column)]) if np.isfinite(column).any() else 0.0 for column in table.T])
     for band, value in zip(BANDS, typical, strict=True):
         if not value > 0:
             raise InputError(
