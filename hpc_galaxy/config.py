@@ -105,7 +105,9 @@ class Injection(Section):
     poisson : bool
         Whether the fakes carry photon noise of their own.
     update_invvar : bool
-        Whether the inverse variance is lowered by the fakes' photon noise.
+        Whether the inverse variance is lowered by the fakes' photon noise. It has to be where the survey's own inverse
+        variance counts the photons of real galaxies (as the synthetic survey's does), and must not be elsewhere: otherwise
+        the inverse variance alone tells fake from real.
     """
 
     per_brick: Count = 500

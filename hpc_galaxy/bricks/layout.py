@@ -7,6 +7,7 @@ from pathlib import Path
 import fitsio
 import numpy as np
 
+from hpc_galaxy.bricks.geometry import Brick
 from hpc_galaxy.errors import InputError
 
 SUFFIXES = (".fits.fz", ".fits.gz", ".fits")
@@ -118,3 +119,21 @@ def read_table(path: Path) -> np.ndarray:
 def write_table(path: Path, table: np.ndarray, extname: str) -> None:
     """Write a structured array as a FITS table under exactly the name `path`."""
     fitsio.write(str(path), table, extname=extname, clobber=True)
+
+
+def read_bricks(survey: Path) -> dict[str, Brick]:
+    """Read ``survey-bricks.fits.gz``: the cells of the sky by name, column names in any letter case.
+
+    Raises
+    ------
+    InputError
+        The table is missing or lacks its columns.
+    """
+    path = bricks_path(survey)
+    table = read_table(path)
+    columns = ("brickname", "brickrow", "brickcol", "ra", "dec", "ra1", "ra2", "dec1", "dec2", "brickid")
+    absent = [name for name in columns if name not in (table.dtype.names or ())]
+    if absent:
+        raise InputError(path, f"lacks the columns {', '.join(absent)}", "expected the Legacy Surveys' table of bricks")
+    cells = [Brick(str(line["brickname"]).strip(), *(line[name].item() for name in columns[1:])) for line in table]
+    return {cell.name: cell for cell in cells}

@@ -131,12 +131,13 @@ def _cut_tree(config: Config, brick: str, rs: str, labels: list[str], watch: Sto
         injected = read_injected(root, brick, rs) if rs else None
         planes = _read_planes(config, brick, rs)
     shape = planes[f"image_{BANDS[0]}"].shape
+    match, best = match_injected(catalog, catalog[:0] if injected is None else injected, config.extract.match_arcsec)
     cuts = {
+        "nearest to the injected position": best,
         "on the coadd": inside(catalog["bx"], catalog["by"], shape),
         "isolated": isolated(catalog, config.extract.match_arcsec),
         **SELECTIONS[config.extract.selection](catalog),
     }
-    match = np.full(len(catalog), -1) if injected is None else match_injected(catalog, injected, config.extract.match_arcsec)
     parts = {}
     for label in labels:
         rows = np.flatnonzero((match >= 0) == bool(LABELS[label]))

@@ -35,19 +35,32 @@ def isolated(catalog: np.ndarray, arcsec: float) -> np.ndarray:
     return keep
 
 
-def match_injected(catalog: np.ndarray, injected: np.ndarray, arcsec: float) -> np.ndarray:
-    """Return, for each catalog row, the row of `injected` within `arcsec` of it, or -1; shape (N,), int.
+def match_injected(catalog: np.ndarray, injected: np.ndarray, arcsec: float) -> tuple[np.ndarray, np.ndarray]:
+    """Find the injected galaxies in a catalog.
 
     Parameters
     ----------
     catalog, injected : structured ndarray
         With ``ra`` and ``dec``, degrees.
+
+    Returns
+    -------
+    match : ndarray, shape (N,), int
+        For each catalog row, the nearest row of `injected` within `arcsec`, or -1.
+    best : ndarray, shape (N,), bool
+        Whether no other catalog row is as near to that injected galaxy; True where there is no match. The others are real
+        neighbours of a fake, or pieces of it: nobody knows, so they belong to neither class.
     """
     if len(injected) == 0 or len(catalog) == 0:
-        return np.full(len(catalog), -1)
+        return np.full(len(catalog), -1), np.ones(len(catalog), bool)
     tree = cKDTree(unit_vectors(injected["ra"], injected["dec"]))
     distance, nearest = tree.query(unit_vectors(catalog["ra"], catalog["dec"]), distance_upper_bound=chord(arcsec))
-    return np.where(np.isfinite(distance), nearest, -1)
+    match = np.where(np.isfinite(distance), nearest, -1)
+    best = match < 0
+    order = np.lexsort((distance, match))
+    _, first = np.unique(match[order], return_index=True)
+    best[order[first]] = True
+    return match, best
 
 
 def source_table(catalog: np.ndarray, label: str, brick: str, rs: str, ids: list[str]) -> np.ndarray:

@@ -17,7 +17,7 @@ from hpc_galaxy.bricks.conditions import EFFECTIVE_GAIN, Conditions, measure
 from hpc_galaxy.bricks.galaxies import draw, moffat
 from hpc_galaxy.bricks.geometry import Brick
 from hpc_galaxy.bricks.images import BANDS, header_wcs, read_header, read_plane, write_plane
-from hpc_galaxy.bricks.layout import bricks_path, list_bricks, obiwan_path, read_table, tractor_path, write_table
+from hpc_galaxy.bricks.layout import bricks_path, list_bricks, obiwan_path, read_bricks, read_table, tractor_path, write_table
 from hpc_galaxy.bricks.simcat import simcat_table
 from hpc_galaxy.config import Config, Injection
 from hpc_galaxy.errors import InputError
@@ -44,18 +44,6 @@ def inject(config: Config, world: World, overwrite: bool = False) -> None:
     ledger.close(world, entries)
     world.say(watch.summary(world, "inject", "fakes"))
     world.say(f"inject: {root} (seed {config.seed})")
-
-
-def read_bricks(survey: Path) -> dict[str, Brick]:
-    """Read ``survey-bricks.fits.gz``: the cells of the sky by name, column names in any letter case."""
-    path = bricks_path(survey)
-    table = read_table(path)
-    columns = ("brickname", "brickrow", "brickcol", "ra", "dec", "ra1", "ra2", "dec1", "dec2", "brickid")
-    absent = [name for name in columns if name not in (table.dtype.names or ())]
-    if absent:
-        raise InputError(path, f"lacks the columns {', '.join(absent)}", "expected the Legacy Surveys' table of bricks")
-    cells = [Brick(str(line["brickname"]).strip(), *(line[name].item() for name in columns[1:])) for line in table]
-    return {cell.name: cell for cell in cells}
 
 
 def _cell(cells: dict[str, Brick], survey: Path, brick: str) -> Brick:

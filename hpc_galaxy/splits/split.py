@@ -113,7 +113,20 @@ def gather_sources(world: World, files: list[Path]) -> Sources:
     tables = [table for _, table in sorted((entry for part in world.allgather(mine) for entry in part), key=lambda entry: entry[0])]
     file = np.repeat(np.arange(len(files)), [len(table) for table in tables])
     row = np.concatenate([np.arange(len(table)) for table in tables])
-    return Sources(files, np.concatenate([np.empty(0, SOURCE_DTYPE), *tables]), file, row)
+    table = np.concatenate([np.empty(0, SOURCE_DTYPE), *tables])
+    _require_unique(table, [files[number] for number in file])
+    return Sources(files, table, file, row)
+
+
+def _require_unique(table: np.ndarray, paths: list[Path]) -> None:
+    """Refuse a galaxy that occurs twice: its copies could end on two sides of the split."""
+    order = np.argsort(table["id"], kind="stable")
+    ids = table["id"][order]
+    twice = np.flatnonzero(ids[1:] == ids[:-1])
+    if len(twice):
+        one, other = order[twice[0]], order[twice[0] + 1]
+        problem = f"id {ids[twice[0]].decode()} is also in {paths[other]}, expected each id once ({len(twice)} such)"
+        raise InputError(paths[one], problem, "run 'hpc-galaxy extract --overwrite'")
 
 
 def _read_table(path: Path) -> np.ndarray:

@@ -130,8 +130,15 @@ def test_isolated_drops_both_of_a_pair() -> None:
 
 def test_match_injected_finds_the_nearest_within_the_radius() -> None:
     catalog, injected = positions([0, 5, 20]), positions([20.4, 0.3, 50])
-    assert match_injected(catalog, injected, 1.0).tolist() == [1, -1, 0]
-    assert match_injected(catalog, injected[:0], 1.0).tolist() == [-1, -1, -1]
+    match, best = match_injected(catalog, injected, 1.0)
+    assert (match.tolist(), best.tolist()) == ([1, -1, 0], [True, True, True])
+    assert match_injected(catalog, injected[:0], 1.0)[0].tolist() == [-1, -1, -1]
+
+
+def test_two_sources_near_one_injected_position_are_not_both_it() -> None:
+    match, best = match_injected(positions([-0.8, 0.7, 20]), positions([0, 20.1]), 1.0)
+    assert match.tolist() == [0, 0, 1]
+    assert best.tolist() == [False, True, True]
 
 
 @pytest.fixture(scope="module")

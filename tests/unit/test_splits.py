@@ -12,7 +12,7 @@ from hpc_galaxy.config import Config, Split, load_config
 from hpc_galaxy.errors import InputError
 from hpc_galaxy.files import write_json
 from hpc_galaxy.shards.check import check
-from hpc_galaxy.shards.cutout_file import cutout_path, write_cutouts
+from hpc_galaxy.shards.cutout_file import cutout_path, open_cutouts, write_cutouts
 from hpc_galaxy.shards.numpy_shards import open_split
 from hpc_galaxy.shards.schema import LABELS, SOURCE_DTYPE, STAMP_SHAPE
 from hpc_galaxy.splits.assign import DROPPED, assign_examples, assign_groups, drop_overlaps, hash_uniform
@@ -163,6 +163,17 @@ def test_incomplete_extraction_is_refused(tmp_path: Path) -> None:
         split(config, World())
     ledger.unlink()
     with pytest.raises(InputError, match="did not finish here"):
+        split(config, World())
+
+
+def test_a_galaxy_that_occurs_twice_is_refused(tmp_path: Path) -> None:
+    config = cutouts(tmp_path, 8, 3)
+    path = cutout_path(tmp_path / "cutouts", "fake", "0001p060")
+    with open_cutouts(path) as file:
+        images, table = file.images(), file.sources()
+    table["id"][1] = b"1-0"
+    write_cutouts(path, images, table, {})
+    with pytest.raises(InputError, match=r"0000p060\.h5: id 1-0 is also in .*0001p060\.h5, expected each id once"):
         split(config, World())
 
 

@@ -1,0 +1,138 @@
+"""The stage ``realism``: score the held-out test split with the best network of a run, and report."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hpc_galaxy import __version__
+from hpc_galaxy.config import Config
+from hpc_galaxy.errors import InputError
+from hpc_galaxy.files import read_json, whole_file, write_json
+from hpc_galaxy.realism.mosaic import draw_mosaic
+from hpc_galaxy.realism.pairs import choose_pairs, magnitude_at
+from hpc_galaxy.realism.plots import draw_roc, draw_scores
+from hpc_galaxy.realism.statistics import summarise
+from hpc_galaxy.shards.numpy_shards import SplitReader, open_split
+from hpc_galaxy.training.checkpoint import checkpoint_path, read_checkpoint, shards_fingerprint
+from hpc_galaxy.training.dataset import Dataset
+from hpc_galaxy.training.device import pick_device, set_threads
+from hpc_galaxy.training.model import GalaxyCNN
+from hpc_galaxy.training.scores import compute_logits, fake_probability
+from hpc_galaxy.world import World
+
+
+def report(config: Config, world: World, overwrite: bool) -> None:
+    """Score the test split of ``paths.shards`` with the best network of ``paths.run`` and write ``paths.report``.
+
+    Parameters
+    ----------
+    config : Config
+        The sections [realism], [train] (threads) and [paths], and the seed, matter here.
+    world : World
+        Every rank must call this; each scores a part.
+    overwrite : bool
+        Makes no difference: a report is cheap, and always made anew.
+
+    Raises
+    ------
+    InputError
+        The training is not done, or was done on other shards.
+    FormatError
+        The checkpoint or the shards are damaged.
+    """
+    reader = open_split(config.paths.shards, "test")
+    dataset = Dataset(reader)
+    dataset.check()
+    checkpoint = world.bcast(_load_best(config.paths.run, reader) if world.is_root else {})
+    device = pick_device(world)
+    set_threads(world, config.train.threads)
+    model = GalaxyCNN().to(device)
+    model.load_state_dict(checkpoint["model"])
+    logits = compute_logits(model, dataset, world, device)
+    if logits is not None:
+        _write(config, reader, logits, checkpoint)
+
+
+def _load_best(run: Path, reader: SplitReader) -> dict[str, Any]:
+    """Read the checkpoint with the lowest validation loss, and see to it that its test split was held out."""
+    done = read_json(run / "DONE", "hpc-galaxy train")
+    checkpoint = read_checkpoint(checkpoint_path(run, done["best_epoch"]))
+    if checkpoint["shards"] != shards_fingerprint(reader.manifest):
+        problem = f"was trained on other shards than {reader.directory}, so their test split may not have been held out"
+        raise InputError(run, problem, "run 'hpc-galaxy train --overwrite', or give the paths.shards it was trained on")
+    return checkpoint
+
+
+def _write(config: Config, reader: SplitReader, logits: np.ndarray, checkpoint: dict[str, Any]) -> None:
+    labels, scores, out = reader.labels, fake_probability(logits), config.paths.report
+    numbers = summarise(labels, logits, reader.table["brick"], config.realism.bootstrap, config.seed)
+    line = headline(numbers)
+    pictures = _draw_curves(labels, scores, line, out) + _draw_mosaics(config, reader)
+    _write_scores(reader.table, scores, out / "scores.csv")
+    provenance = {
+        "code_version": __version__,
+        "seed": config.seed,
+        "configuration": config.fingerprint("realism"),
+        "training": checkpoint["fingerprint"],
+        "shards": checkpoint["shards"],
+        "checkpoint_epoch": checkpoint["epoch"],
+    }
+    write_json(out / "report.json", {**numbers, "provenance": provenance, "pictures": [path.name for path in pictures]})
+    print(confusion_text(numbers["confusion"]), line, sep="\n")
+    print("\n".join(f"realism: {path}" for path in (out / "report.json", *pictures)), flush=True)
+
+
+def headline(numbers: dict[str, Any]) -> str:
+    """Return the result as one line."""
+    value, interval = numbers["auc"], numbers["auc_interval"]
+    area = "AUC undefined (one class is missing)" if value is None else f"AUC {value:.3f}"
+    how = f"(95 %, bootstrap over {numbers['bricks']} bricks)"
+    bounds = f"[{interval[0]:.3f}, {interval[1]:.3f}] {how}" if interval else f"({numbers['auc_interval_method']})"
+    return f"test {area} {bounds}, accuracy {numbers['accuracy']:.3f}, {numbers['examples']} examples"
+
+
+def confusion_text(table: dict[str, dict[str, int]]) -> str:
+    """Return the confusion table as text, a row for each true class."""
+    columns = list(table["real"])
+    lines = [" " * 6 + "".join(f"{column:>14}" for column in columns)]
+    return "\n".join(lines + [f"{name:6}" + "".join(f"{table[name][column]:14d}" for column in columns) for name in table])
+
+
+def _draw_curves(labels: np.ndarray, scores: np.ndarray, line: str, out: Path) -> list[Path]:
+    draw_scores(labels, scores, line, out / "scores.png")
+    if len(np.unique(labels)) < 2:
+        return [out / "scores.png"]
+    draw_roc(labels, scores, line, out / "roc.png")
+    return [out / "roc.png", out / "scores.png"]
+
+
+def _draw_mosaics(config: Config, reader: SplitReader) -> list[Path]:
+    """Draw a mosaic for each percentile; none where no pair has magnitudes."""
+    table, paths = reader.table, []
+    if not np.isfinite(table["mag_g"]).any():
+        print("realism: no galaxy has a g magnitude, so there are no mosaics", flush=True)
+        return []
+    for percentile in config.realism.percentiles:
+        target = magnitude_at(table["mag_g"], percentile)
+        rows = choose_pairs(table, target, config.realism.pairs).ravel()
+        if not len(rows):
+            print(f"realism: no pair of real and fake for percentile {percentile:g}, so it has no mosaic", flush=True)
+            continue
+        path = config.paths.report / f"mosaic_p{percentile:g}.png"
+        title = f"Test galaxies near percentile {percentile:g} of brightness in g: {target:.2f} mag (percentile 99 is bright)"
+        letters = ["RF"[label] for label in table["label"][rows]]
+        draw_mosaic(reader.stamps(rows), letters, table["mag_g"][rows], title, path)
+        paths.append(path)
+    return paths
+
+
+def _write_scores(table: np.ndarray, scores: np.ndarray, path: Path) -> None:
+    with whole_file(path) as temporary, open(temporary, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["id", "brick", "label", "mag_g", "score"])
+        for row, score in zip(table, scores, strict=True):
+            writer.writerow([row["id"].decode(), row["brick"].decode(), row["label"], f"{row['mag_g']:.4f}", f"{score:.9g}"])

@@ -1,0 +1,39 @@
+"""The convolutional network of 2018, in PyTorch."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from hpc_galaxy.shards.schema import CHANNELS, STAMP_SIZE
+
+FILTERS = (18, 36, 54)
+KERNEL = 7
+HIDDEN = 64
+CLASSES = 2
+
+
+class GalaxyCNN(nn.Module):
+    """Three times convolution 7 x 7, ReLU and 2 x 2 mean; then a dense layer of 64, ReLU, and one score a class.
+
+    The weights keep torch's default memory layout: only the *input* is channels-last, which is where the speed comes from,
+    and Horovod refuses tensors that are not contiguous.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for before, after in zip((len(CHANNELS), *FILTERS[:-1]), FILTERS, strict=True):
+            layers += [nn.Conv2d(before, after, KERNEL, padding="same"), nn.ReLU(), nn.AvgPool2d(2)]
+        side = STAMP_SIZE // 2 ** len(FILTERS)
+        dense = [nn.Flatten(), nn.Linear(FILTERS[-1] * side * side, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, CLASSES)]
+        self.layers = nn.Sequential(*layers, *dense)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return logits, shape (N, 2), of images of shape (N, 6, 64, 64); column 1 is 'fake'."""
+        return self.layers(images)
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Return the number of trainable parameters."""
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
