@@ -57,7 +57,7 @@ def match_injected(catalog: np.ndarray, injected: np.ndarray, arcsec: float) -> 
     distance, nearest = tree.query(unit_vectors(catalog["ra"], catalog["dec"]), distance_upper_bound=chord(arcsec))
     match = np.where(np.isfinite(distance), nearest, -1)
     best = match < 0
-    order = np.lexsort((distance, match))
+    order = np.lexsort((np.asarray(distance), match))
     _, first = np.unique(match[order], return_index=True)
     best[order[first]] = True
     return match, best

@@ -114,19 +114,20 @@ def gather_sources(world: World, files: list[Path]) -> Sources:
     file = np.repeat(np.arange(len(files)), [len(table) for table in tables])
     row = np.concatenate([np.arange(len(table)) for table in tables])
     table = np.concatenate([np.empty(0, SOURCE_DTYPE), *tables])
-    _require_unique(table, [files[number] for number in file])
-    return Sources(files, table, file, row)
+    sources = Sources(files, table, file, row)
+    _require_unique(sources)
+    return sources
 
 
-def _require_unique(table: np.ndarray, paths: list[Path]) -> None:
+def _require_unique(sources: Sources) -> None:
     """Refuse a galaxy that occurs twice: its copies could end on two sides of the split."""
-    order = np.argsort(table["id"], kind="stable")
-    ids = table["id"][order]
+    order = np.argsort(sources.table["id"], kind="stable")
+    ids = sources.table["id"][order]
     twice = np.flatnonzero(ids[1:] == ids[:-1])
     if len(twice):
-        one, other = order[twice[0]], order[twice[0] + 1]
-        problem = f"id {ids[twice[0]].decode()} is also in {paths[other]}, expected each id once ({len(twice)} such)"
-        raise InputError(paths[one], problem, "run 'hpc-galaxy extract --overwrite'")
+        one, other = (sources.files[sources.file[order[place]]] for place in (twice[0], twice[0] + 1))
+        problem = f"id {ids[twice[0]].decode()} is also in {other}, expected each id once ({len(twice)} such)"
+        raise InputError(one, problem, "run 'hpc-galaxy extract --overwrite'")
 
 
 def _read_table(path: Path) -> np.ndarray:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mpi import _training_program as program
+import sample_shards
 
 from hpc_galaxy.errors import InputError
 from hpc_galaxy.realism.report import report
@@ -23,13 +23,13 @@ PNG = b"\x89PNG\r\n\x1a\n"
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("trained")
-    program.make_shards(root / "shards", train=70, valid=40, test=40)
-    train(program.make_config(root), World(), False)
+    sample_shards.make_shards(root / "shards", train=70, valid=40, test=40)
+    train(sample_shards.make_config(root), World(), False)
     return root
 
 
 def test_report_and_pictures(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    report(program.make_config(trained), World(), False)
+    report(sample_shards.make_config(trained), World(), False)
     out, directory = capsys.readouterr().out, trained / "report"
     content = json.loads((directory / "report.json").read_text())
     assert content["auc"] > 0.9 and content["auc_interval"][0] > 0.8
@@ -53,7 +53,7 @@ def test_without_magnitudes_there_are_no_mosaics(trained: Path, tmp_path: Path, 
     table = np.load(tmp_path / "shards" / "table_test_000000.npy", mmap_mode="r+")
     table["mag_g"] = np.nan
     del table
-    report(program.make_config(tmp_path), World(), False)
+    report(sample_shards.make_config(tmp_path), World(), False)
     assert "no galaxy has a g magnitude" in capsys.readouterr().out
     assert json.loads((tmp_path / "report" / "report.json").read_text())["pictures"] == ["roc.png", "scores.png"]
 
@@ -62,11 +62,11 @@ def test_a_training_that_is_not_done_is_refused(trained: Path, tmp_path: Path) -
     shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
     (tmp_path / "run" / "DONE").unlink()
     with pytest.raises(InputError, match="DONE: no such file; run 'hpc-galaxy train' first"):
-        report(program.make_config(tmp_path), World(), False)
+        report(sample_shards.make_config(tmp_path), World(), False)
 
 
 def test_other_shards_than_the_training_s_are_refused(trained: Path, tmp_path: Path) -> None:
     shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
-    program.make_shards(tmp_path / "shards", train=70, valid=40, test=44)
+    sample_shards.make_shards(tmp_path / "shards", train=70, valid=40, test=44)
     with pytest.raises(InputError, match="was trained on other shards"):
-        report(program.make_config(tmp_path), World(), False)
+        report(sample_shards.make_config(tmp_path), World(), False)

@@ -83,6 +83,19 @@ def test_no_test_stamp_shares_a_pixel_with_training() -> None:
     assert side.tolist() == [0, 0, 0, DROPPED, 2, 2]
 
 
+def test_neighbouring_bricks_on_two_sides_lose_their_shared_strip() -> None:
+    table = both(60, 5, 5)
+    # All bricks side by side, 300 pixels wide, every source 60 pixels from the next: only the strips at the borders are shared.
+    table["ra"] = 100.0
+    number = np.array([int(name[:4]) for name in table["brick"]])
+    table["dec"] = (number * 300 + np.tile(np.arange(5) * 60, 120)) * PIXEL_SCALE / 3600
+    side, dropped = assign_examples(table, 1, THIRDS.model_copy(update={"balance": False}))
+    assert 10 < dropped["overlap"] < 200
+    kept = np.flatnonzero(side != DROPPED)
+    apart = np.abs(table["dec"][kept][:, None] - table["dec"][kept]) * 3600 / PIXEL_SCALE
+    assert (side[kept][:, None] == side[kept])[apart < 64].all()
+
+
 def test_too_few_bricks_are_refused_with_the_numbers() -> None:
     with pytest.raises(InputError, match=r"got \{'real': 0, 'fake': 0\} of 8 sources in 1 bricks, expected some of each class; use"):
         assign_examples(both(1, 4, 4), 1, Split())

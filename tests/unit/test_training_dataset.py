@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import sample_shards
 import torch
-from mpi import _training_program as program
 
 from hpc_galaxy.errors import FormatError, InputError
 from hpc_galaxy.shards.manifest import SHARD_SIZE
@@ -21,7 +21,7 @@ EXAMPLES = SHARD_SIZE + 23  # two shards
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("dataset") / "shards"
-    program.make_shards(directory, train=EXAMPLES, valid=8, test=0)
+    sample_shards.make_shards(directory, train=EXAMPLES, valid=8, test=0)
     return directory
 
 
@@ -79,7 +79,7 @@ def test_a_batch_is_normalised_and_channels_last_without_a_copy(shards: Path) ->
 
 
 def test_a_pixel_that_is_not_finite_is_one_clear_error(tmp_path: Path) -> None:
-    program.make_shards(tmp_path, train=20, valid=8, test=8)
+    sample_shards.make_shards(tmp_path, train=20, valid=8, test=8)
     stamps = np.load(tmp_path / "xtrain_000000.npy", mmap_mode="r+")
     stamps[13, 5, 6, 2] = np.nan
     del stamps
@@ -91,7 +91,7 @@ def test_a_pixel_that_is_not_finite_is_one_clear_error(tmp_path: Path) -> None:
 def test_splits_that_cannot_be_trained_on(shards: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="split 'test': holds no examples"):
         Dataset(open_split(shards, "test")).check()
-    program.make_shards(tmp_path, train=4, valid=4, test=4)
+    sample_shards.make_shards(tmp_path, train=4, valid=4, test=4)
     labels = np.load(tmp_path / "ytrain_000000.npy", mmap_mode="r+")
     labels[2] = 7
     del labels

@@ -7,8 +7,8 @@ import shutil
 from pathlib import Path
 
 import pytest
+import sample_shards
 import torch
-from mpi import _training_program as program
 
 from hpc_galaxy.config import load_config
 from hpc_galaxy.errors import InputError, StageError, StaleOutputError
@@ -25,8 +25,8 @@ Capture = pytest.CaptureFixture[str]
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Shards and an uninterrupted run of three epochs on them."""
     root = tmp_path_factory.mktemp("finished")
-    program.make_shards(root / "shards", train=70, valid=40, test=40)
-    train(program.make_config(root, f"train.epochs={EPOCHS}"), World(), False)
+    sample_shards.make_shards(root / "shards", train=70, valid=40, test=40)
+    train(sample_shards.make_config(root, f"train.epochs={EPOCHS}"), World(), False)
     return root
 
 
@@ -66,7 +66,7 @@ def test_it_learns_and_leaves_everything(finished: Path) -> None:
 
 
 def test_it_says_what_it_does(root: Path, capsys: Capture) -> None:
-    train(program.make_config(root, "train.epochs=1"), World(), True)
+    train(sample_shards.make_config(root, "train.epochs=1"), World(), True)
     first, epoch, last = capsys.readouterr().out.splitlines()
     assert first == "training: serial, 1 rank x 1 thread, global batch 16, 353,786 parameters, device cpu, seed 1"
     assert epoch.startswith("epoch 1/1: train loss ") and "images/s, waiting for data " in epoch
@@ -78,7 +78,7 @@ def test_resumed_is_uninterrupted_to_the_bit(root: Path, finished: Path, capsys:
     for epoch in (2, 3):
         checkpoint_path(root / "run", epoch).unlink()
     (root / "run" / "DONE").unlink()
-    train(program.make_config(root, f"train.epochs={EPOCHS}"), World(), False)
+    train(sample_shards.make_config(root, f"train.epochs={EPOCHS}"), World(), False)
     assert "continuing after epoch 1 of 3" in capsys.readouterr().out
     assert_same_result(root, finished)
 
@@ -92,7 +92,7 @@ def test_a_damaged_checkpoint_is_reported_and_the_one_before_it_used(damage: str
     newest.write_bytes({"cut short": content[: len(content) // 2], "not a checkpoint": b"hello"}.get(damage, content))
     if damage == "code inside":
         torch.save({"version": 1, "epoch": EPOCHS, "model": Path("x")}, newest)
-    train(program.make_config(root, f"train.epochs={EPOCHS}"), World(), False)
+    train(sample_shards.make_config(root, f"train.epochs={EPOCHS}"), World(), False)
     out = capsys.readouterr().out
     assert f"{newest}: not a readable checkpoint (" in out and "trying the one before it" in out
     assert "continuing after epoch 2 of 3" in out
@@ -101,13 +101,13 @@ def test_a_damaged_checkpoint_is_reported_and_the_one_before_it_used(damage: str
 
 def test_done_already(root: Path, capsys: Capture) -> None:
     before = checkpoint_path(root / "run", EPOCHS).stat().st_mtime_ns
-    train(program.make_config(root, f"train.epochs={EPOCHS}"), World(), False)
+    train(sample_shards.make_config(root, f"train.epochs={EPOCHS}"), World(), False)
     assert capsys.readouterr().out.startswith("training: done already (3 epochs, ")
     assert checkpoint_path(root / "run", EPOCHS).stat().st_mtime_ns == before
 
 
 def test_more_epochs_go_on(root: Path, capsys: Capture) -> None:
-    train(program.make_config(root, f"train.epochs={EPOCHS + 1}"), World(), False)
+    train(sample_shards.make_config(root, f"train.epochs={EPOCHS + 1}"), World(), False)
     assert "continuing after epoch 3 of 4" in capsys.readouterr().out
     assert [row["epoch"] for row in rows(root)] == [1, 2, 3, 4]
     assert json.loads((root / "run" / "DONE").read_text())["epochs"] == 4
@@ -116,11 +116,11 @@ def test_more_epochs_go_on(root: Path, capsys: Capture) -> None:
 def test_another_configuration_or_other_shards_are_stale(root: Path) -> None:
     for override in ("train.learning_rate=0.1", "seed=2", "train.batch_size=8"):
         with pytest.raises(StaleOutputError, match="use --overwrite, or another paths"):
-            train(program.make_config(root, override), World(), False)
-    program.make_shards(root / "shards", train=72, valid=40, test=40)
+            train(sample_shards.make_config(root, override), World(), False)
+    sample_shards.make_shards(root / "shards", train=72, valid=40, test=40)
     with pytest.raises(StaleOutputError, match="from other shards"):
-        train(program.make_config(root, f"train.epochs={EPOCHS}"), World(), False)
-    train(program.make_config(root, "train.epochs=1"), World(), True)
+        train(sample_shards.make_config(root, f"train.epochs={EPOCHS}"), World(), False)
+    train(sample_shards.make_config(root, "train.epochs=1"), World(), True)
     assert [row["epoch"] for row in rows(root)] == [1]
 
 
@@ -135,13 +135,13 @@ def test_a_loss_that_is_not_a_number_names_epoch_step_and_rank(root: Path, monke
 
     monkeypatch.setattr(Trainer, "step", poisoned)
     with pytest.raises(StageError, match="epoch 2, step 3, rank 0: the loss is nan; lower train"):
-        train(program.make_config(root), World(), True)
+        train(sample_shards.make_config(root), World(), True)
     assert not (root / "run" / "DONE").exists()
 
 
 def test_without_shards(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="run 'hpc-galaxy split' first"):
-        train(program.make_config(tmp_path), World(), False)
-    program.make_shards(tmp_path / "shards", train=8, valid=0, test=0)
+        train(sample_shards.make_config(tmp_path), World(), False)
+    sample_shards.make_shards(tmp_path / "shards", train=8, valid=0, test=0)
     with pytest.raises(InputError, match="split 'valid': holds no examples"):
-        train(program.make_config(tmp_path), World(), False)
+        train(sample_shards.make_config(tmp_path), World(), False)
