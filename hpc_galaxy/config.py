@@ -108,6 +108,9 @@ class Injection(Section):
         Whether the inverse variance is lowered by the fakes' photon noise. It has to be where the survey's own inverse
         variance counts the photons of real galaxies (as the synthetic survey's does), and must not be elsewhere: otherwise
         the inverse variance alone tells fake from real.
+    offset_pixels : float
+        A deliberate defect, to see whether a network finds it: fakes are drawn this far to the right of where all tables say
+        they are. 0 for an honest injection.
     """
 
     per_brick: Count = 500
@@ -116,6 +119,7 @@ class Injection(Section):
     jitter: NotNegative = 0.1
     poisson: bool = True
     update_invvar: bool = True
+    offset_pixels: float = 0.0
 
 
 class Extract(Section):

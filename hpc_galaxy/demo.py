@@ -7,11 +7,12 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
 from hpc_galaxy.errors import LaunchError, StageError
-from hpc_galaxy.files import write_text
+from hpc_galaxy.files import read_json, write_text
 
 STAGES = {
     "survey": "render a synthetic survey with GalSim",
@@ -21,10 +22,13 @@ STAGES = {
     "train": "train the CNN, data-parallel",
     "realism": "ask it to tell fake from real on bricks it never saw",
 }
+# The same once more with fakes that are drawn one pixel off, as in 2018: can the network learn to see a defect at all?
+CONTROL = "control"
+CONTROL_STAGES = ("inject", "extract", "split", "train", "realism")
 
 
 def demo(out: Path, ranks: int) -> None:
-    """Run the pipeline into the directory `out`; a second run continues or finds everything done.
+    """Run the pipeline into the directory `out`, and a positive control; a second run continues or finds everything done.
 
     Parameters
     ----------
@@ -40,12 +44,31 @@ def demo(out: Path, ranks: int) -> None:
     for stage, purpose in STAGES.items():
         print(f"\n== {stage}: {purpose}", flush=True)
         run_stage(stage, config, ranks)
-    print(f"\ndemo: finished in {time.monotonic() - start:.0f} s. Pictures:", flush=True)
-    for picture in sorted([*(out / "report").glob("*.png"), *(out / "run").glob("*.png")]):
+    print("\n== control: the same survey, with fakes drawn one pixel off", flush=True)
+    for stage in CONTROL_STAGES:
+        run_stage(stage, config, ranks, control_overrides())
+    print(f"\ndemo: finished in {time.monotonic() - start:.0f} s. Can the network tell fake from real?", flush=True)
+    for name, report in (("faithful fakes", out / "report"), ("one pixel off", out / CONTROL / "report")):
+        print(f"  {name}: {result(report / 'report.json')}", flush=True)
+    print("demo: pictures to look at:", flush=True)
+    for picture in sorted([*(out / "report").glob("*.png"), *(out / "run").glob("*.png"), *(out / CONTROL).rglob("*.png")]):
         print(f"  {picture}", flush=True)
 
 
-def run_stage(stage: str, config: Path, ranks: int) -> None:
+def control_overrides() -> list[str]:
+    """Return the overrides of the positive control: the defect, and directories of its own."""
+    names = ("obiwan", "cutouts", "shards", "run", "report")
+    return ["injection.offset_pixels=1.0", *[f"paths.{name}='{CONTROL}/{name}'" for name in names]]
+
+
+def result(report: Path) -> str:
+    """Return the AUC of a report with its interval, as text."""
+    numbers = read_json(report, "hpc-galaxy realism")
+    interval = "[{:.3f}, {:.3f}]".format(*numbers["auc_interval"]) if numbers["auc_interval"] else "(no interval)"
+    return f"test AUC {numbers['auc']:.3f} {interval}" if numbers["auc"] is not None else "test AUC undefined"
+
+
+def run_stage(stage: str, config: Path, ranks: int, overrides: Sequence[str] = ()) -> None:
     """Run one stage under mpirun.
 
     Raises
@@ -53,7 +76,8 @@ def run_stage(stage: str, config: Path, ranks: int) -> None:
     StageError
         It ended with a non-zero exit code.
     """
-    arguments = [sys.executable, "-m", "hpc_galaxy", stage, "-c", str(config)]
+    settings = [part for override in overrides for part in ("--set", override)]
+    arguments = [sys.executable, "-m", "hpc_galaxy", stage, "-c", str(config), *settings]
     command = [*launcher(), "-n", str(ranks), *arguments] if ranks > 1 else arguments
     code = subprocess.run(command, env=environment(ranks), check=False).returncode
     if code:

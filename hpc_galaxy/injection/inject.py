@@ -119,14 +119,16 @@ def add_galaxies(
     fakes, kept : ndarray
         Galaxies (`hpc_galaxy.bricks.galaxies.GALAXY_DTYPE`) and the rows to draw.
     conditions, settings : Conditions, Injection
-        The PSF; photon noise and update of the inverse variance on or off.
+        The PSF; photon noise and update of the inverse variance on or off, deliberate offset.
     keys : list of int
         With the galaxy's row and the band they seed its photon noise.
     """
     image, invvar = planes[f"image_{band}"], planes[f"invvar_{band}"]
     psf, gain = moffat(conditions.fwhm[band]), EFFECTIVE_GAIN[band]
+    drawn = fakes.copy()
+    drawn["x"] += settings.offset_pixels
     for row in kept:
-        stamp = draw(fakes[row], band, psf, (image.shape[0], image.shape[1]))
+        stamp = draw(drawn[row], band, psf, (image.shape[0], image.shape[1]))
         here = (stamp.rows, stamp.columns)
         light = np.where(invvar[here] > 0, stamp.pixels, 0)
         if settings.poisson:

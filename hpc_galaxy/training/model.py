@@ -17,7 +17,9 @@ class GalaxyCNN(nn.Module):
     """Three times convolution 7 x 7, ReLU and 2 x 2 mean; then a dense layer of 64, ReLU, and one score a class.
 
     The weights keep torch's default memory layout: only the *input* is channels-last, which is where the speed comes from,
-    and Horovod refuses tensors that are not contiguous.
+    and Horovod refuses tensors that are not contiguous. They start as He et al. (2015, ICCV, 1026) propose for ReLU: from
+    torch's default, smaller by sqrt(6), one training in three had not begun to learn after four epochs of 2,400 stamps
+    whose classes differ by a shift of one pixel, and "cannot tell them apart" would have been wrong.
     """
 
     def __init__(self) -> None:
@@ -28,10 +30,17 @@ class GalaxyCNN(nn.Module):
         side = STAMP_SIZE // 2 ** len(FILTERS)
         dense = [nn.Flatten(), nn.Linear(FILTERS[-1] * side * side, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, CLASSES)]
         self.layers = nn.Sequential(*layers, *dense)
+        self.apply(_initialise)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Return logits, shape (N, 2), of images of shape (N, 6, 64, 64); column 1 is 'fake'."""
         return self.layers(images)
+
+
+def _initialise(module: nn.Module) -> None:
+    if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
+        nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+        nn.init.zeros_(module.bias)
 
 
 def count_parameters(model: nn.Module) -> int:
