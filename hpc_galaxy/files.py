@@ -70,6 +70,11 @@ def read_json(path: Path, made_by: str) -> Any:
         raise InputError(path, f"not JSON ({error})", f"run '{made_by} --overwrite'") from None
 
 
+def shown(path: Path) -> str:
+    """Return a path as a person wants to read it: relative when it lies below the working directory."""
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+
 def sha256(path: Path) -> str:
     """Return the hexadecimal SHA-256 of a file's content."""
     with open(path, "rb") as file:

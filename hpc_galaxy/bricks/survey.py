@@ -15,7 +15,7 @@ from hpc_galaxy.bricks.images import BANDS, wcs_header, write_plane
 from hpc_galaxy.bricks.layout import bricks_path, tractor_path, truth_path, write_table
 from hpc_galaxy.bricks.population import draw_population
 from hpc_galaxy.config import Config, Survey
-from hpc_galaxy.files import whole_file
+from hpc_galaxy.files import shown, whole_file
 from hpc_galaxy.ledger import Ledger
 from hpc_galaxy.tracing.spans import Stopwatch, track
 from hpc_galaxy.world import World
@@ -41,7 +41,7 @@ def make_survey(config: Config, world: World, overwrite: bool = False) -> None:
         _write_bricks(root, bricks)
     ledger.close(world, entries)
     world.say(watch.summary(world, "survey", "bricks"))
-    world.say(f"survey: {root} (seed {config.seed}, {config.survey.npix} x {config.survey.npix} pixels a brick)")
+    world.say(f"survey: {shown(root)} (seed {config.seed}, {config.survey.npix} x {config.survey.npix} pixels a brick)")
 
 
 def _make_brick(config: Config, brick: Brick, watch: Stopwatch) -> dict[str, Any]:

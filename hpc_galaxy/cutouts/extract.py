@@ -23,6 +23,7 @@ from hpc_galaxy.cutouts.selection import SELECTIONS, apply_cuts
 from hpc_galaxy.cutouts.sources import fake_ids, isolated, match_injected, real_ids, source_table
 from hpc_galaxy.cutouts.stamps import cut_stamps, inside
 from hpc_galaxy.errors import HpcGalaxyError, InputError, StageError
+from hpc_galaxy.files import shown
 from hpc_galaxy.ledger import Ledger, require_complete
 from hpc_galaxy.shards.cutout_file import cutout_path, open_cutouts, write_cutouts
 from hpc_galaxy.shards.schema import LABELS
@@ -54,7 +55,7 @@ def extract(config: Config, world: World, overwrite: bool = False) -> None:
     world.say(watch.summary(world, "extract", "cutouts"))
     if world.is_root:
         _say_cut_flow(world, entries)
-        world.say(f"extract: {root}")
+        world.say(f"extract: {shown(root)}")
         _require_success(entries)
     world.barrier()
 

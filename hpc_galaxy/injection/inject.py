@@ -21,7 +21,7 @@ from hpc_galaxy.bricks.layout import bricks_path, list_bricks, obiwan_path, read
 from hpc_galaxy.bricks.simcat import simcat_table
 from hpc_galaxy.config import Config, Injection
 from hpc_galaxy.errors import InputError
-from hpc_galaxy.files import whole_file
+from hpc_galaxy.files import shown, whole_file
 from hpc_galaxy.injection.properties import collisions, draw_galaxies, templates
 from hpc_galaxy.ledger import Ledger, require_complete
 from hpc_galaxy.tracing.spans import Stopwatch, track
@@ -43,7 +43,7 @@ def inject(config: Config, world: World, overwrite: bool = False) -> None:
     entries = [_inject_brick(config, _cell(cells, survey, brick), rs, watch) for brick, rs in track(world, "inject", items)]
     ledger.close(world, entries)
     world.say(watch.summary(world, "inject", "fakes"))
-    world.say(f"inject: {root} (seed {config.seed})")
+    world.say(f"inject: {shown(root)} (seed {config.seed})")
 
 
 def _cell(cells: dict[str, Brick], survey: Path, brick: str) -> Brick:

@@ -11,7 +11,7 @@ import numpy as np
 from hpc_galaxy import __version__
 from hpc_galaxy.config import Config
 from hpc_galaxy.errors import InputError
-from hpc_galaxy.files import read_json, whole_file, write_json
+from hpc_galaxy.files import read_json, shown, whole_file, write_json
 from hpc_galaxy.realism.mosaic import draw_mosaic
 from hpc_galaxy.realism.pairs import choose_pairs, magnitude_at
 from hpc_galaxy.realism.plots import draw_roc, draw_scores
@@ -83,7 +83,7 @@ def _write(config: Config, reader: SplitReader, logits: np.ndarray, checkpoint: 
     }
     write_json(out / "report.json", {**numbers, "provenance": provenance, "pictures": [path.name for path in pictures]})
     print(confusion_text(numbers["confusion"]), line, sep="\n")
-    print("\n".join(f"realism: {path}" for path in (out / "report.json", *pictures)), flush=True)
+    print(f"realism: {shown(out)}: {', '.join(['report.json', 'scores.csv', *[path.name for path in pictures]])}", flush=True)
 
 
 def headline(numbers: dict[str, Any]) -> str:

@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.text import Text
 
 from hpc_galaxy import __version__
+from hpc_galaxy.files import shown
 
 TIMEOUT_SECONDS = 60
 
@@ -145,7 +146,7 @@ def examine(machine: Machine) -> list[Finding]:
     """Turn the raw material into findings."""
     library = _library(machine)
     return [
-        Finding("Python", f"{platform.python_version()} ({sys.executable})"),
+        Finding("Python", f"{platform.python_version()} ({shown(Path(sys.executable))})"),
         torch_finding(machine),
         mpi_finding(machine),
         launcher_finding(machine),
@@ -190,7 +191,7 @@ def launcher_finding(machine: Machine) -> Finding:
     advice = ""
     if launcher and library and family(launcher[0]) != family(library[0]):
         advice = f"start with the mpirun of {library[0]}: under this one each rank believes it is alone"
-    return Finding("Launcher", f"{' '.join(launcher) if launcher else 'unknown MPI'} ({machine.mpirun})", advice)
+    return Finding("Launcher", f"{' '.join(launcher) if launcher else 'unknown MPI'} ({shown(Path(machine.mpirun))})", advice)
 
 
 def horovod_finding(machine: Machine) -> Finding:

@@ -11,6 +11,7 @@ import numpy as np
 from hpc_galaxy import __version__
 from hpc_galaxy.config import Config
 from hpc_galaxy.errors import InputError
+from hpc_galaxy.files import shown
 from hpc_galaxy.ledger import Ledger, read_ledger
 from hpc_galaxy.shards.cutout_file import cutout_path, open_cutouts
 from hpc_galaxy.shards.manifest import SHARD_SIZE, SPLITS, Manifest, Shard
@@ -183,4 +184,4 @@ def _say_report(world: World, manifest: Manifest, root: Path) -> None:
         world.say(f"split: {name}: {numbers['real']} real and {numbers['fake']} fake galaxies of {numbers['bricks']} bricks")
     for reason, count in report["dropped"].items():
         world.say(f"split: dropped {count} {DROPPED_BECAUSE[reason]}")
-    world.say(f"split: {root} (seed {manifest.seed})")
+    world.say(f"split: {shown(root)} (seed {manifest.seed})")

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from hpc_galaxy.config import Config
-from hpc_galaxy.files import read_json, write_json
+from hpc_galaxy.files import read_json, shown, write_json
 from hpc_galaxy.shards.manifest import load_manifest
 from hpc_galaxy.shards.numpy_shards import SplitReader
 from hpc_galaxy.training.checkpoint import Checkpoints, shards_fingerprint, training_fingerprint
@@ -59,7 +59,7 @@ def train(config: Config, world: World, overwrite: bool) -> None:
     state = checkpoints.newest()
     done = state["epoch"] if state else 0
     if _is_done(run, world, epochs, done):
-        world.say(f"training: done already ({done} epochs, {run / DONE}); raise train.epochs to go on, --overwrite to begin again")
+        world.say(f"training: done already ({done} epochs, {shown(run / DONE)}); raise train.epochs to go on, --overwrite to begin again")
         return
     _start(run, config, world)
     trainer = _build(config, world, state)
@@ -110,7 +110,7 @@ def _finish(run: Path, metrics: Metrics, trainer: Trainer, fingerprints: dict[st
     auc = "undefined" if best["valid_auc"] is None else f"{best['valid_auc']:.3f}"
     trainer.world.say(
         f"training: {_count(last['epoch'], 'epoch')} done; best is epoch {best['epoch']} with validation loss {best['valid_loss']:.4f}, "
-        f"accuracy {best['valid_accuracy']:.3f}, AUC {auc}; learning curve in {run / CURVE}"
+        f"accuracy {best['valid_accuracy']:.3f}, AUC {auc}; learning curve in {shown(run / CURVE)}"
     )
 
 

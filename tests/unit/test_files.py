@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hpc_galaxy.errors import InputError
-from hpc_galaxy.files import read_json, sha256, whole_file, write_json, write_text
+from hpc_galaxy.files import read_json, sha256, shown, whole_file, write_json, write_text
 
 
 @pytest.fixture
@@ -87,3 +87,9 @@ def test_broken_json_names_the_remedy(tmp_path: Path, content: bytes) -> None:
 def test_sha256(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"galaxy")
     assert sha256(tmp_path / "a") == hashlib.sha256(b"galaxy").hexdigest()
+
+
+def test_paths_below_the_working_directory_are_shown_relative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert shown(tmp_path / "run" / "DONE") == "run/DONE"
+    assert shown(Path("/elsewhere/run")) == "/elsewhere/run"

@@ -41,7 +41,8 @@ def test_report_and_pictures(trained: Path, capsys: pytest.CaptureFixture[str]) 
     assert content["pictures"] == ["roc.png", "scores.png", "mosaic_p99.png", "mosaic_p50.png"]
     for name in content["pictures"]:
         assert (directory / name).read_bytes().startswith(PNG)
-        assert str(directory / name) in out
+        assert name in out
+    assert f"realism: {directory}: report.json" in out
     assert "called fake" in out and "(95 %, bootstrap over 5 bricks), accuracy " in out
     with open(directory / "scores.csv") as file:
         rows = list(csv.DictReader(file))
