@@ -36,7 +36,7 @@ pairs = 2
 
 
 def command(*arguments: str) -> CompletedProcess[str]:
-    return run_group([sys.executable, "-m", "hpc_galaxy", *arguments], timeout=200, env=mpi_environ())
+    return run_group([sys.executable, "-m", "hpc_galaxy", *arguments], timeout=600, env=mpi_environ())
 
 
 @pytest.fixture(scope="module")
