@@ -13,6 +13,29 @@ from pathlib import Path
 
 import pytest
 
+# The smallest survey that has every part: both classes in all three splits.
+SMALL_SURVEY = """
+seed = 3
+[survey]
+bricks = 10
+npix = 320
+galaxies_per_arcmin2 = 30.0
+[injection]
+per_brick = 30
+[extract]
+selection = "galaxies"
+[split]
+train = 0.4
+valid = 0.3
+test = 0.3
+[train]
+epochs = 1
+batch_size = 16
+[realism]
+percentiles = [90, 10]
+pairs = 2
+"""
+
 SLURM_PROGRAMS = ("slurmctld", "slurmd", "srun", "sbatch", "munged")
 
 

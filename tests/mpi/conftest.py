@@ -7,25 +7,9 @@ from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
+from helpers import SMALL_SURVEY
 
 STAGES = ("survey", "inject", "extract", "split")
-CONFIG = """
-seed = 3
-[survey]
-bricks = 8
-npix = 320
-galaxies_per_arcmin2 = 30.0
-[injection]
-per_brick = 30
-[extract]
-selection = "galaxies"
-[split]
-train = 0.4
-valid = 0.3
-test = 0.3
-[train]
-epochs = 1
-"""
 
 
 @pytest.fixture(scope="session")
@@ -33,7 +17,7 @@ def run_stages(mpirun: Callable[..., CompletedProcess[str]]) -> Callable[[Path, 
     """``run_stages(root, ranks)`` makes everything up to the shards in `root`, from ``root/run.toml``, which it writes."""
 
     def run(root: Path, ranks: int) -> None:
-        (root / "run.toml").write_text(CONFIG)
+        (root / "run.toml").write_text(SMALL_SURVEY)
         done = mpirun(ranks, [str(Path(__file__).parent / "_stages_program.py"), str(root / "run.toml"), *STAGES])
         assert done.returncode == 0, done.stderr
         assert all(f"rank {rank} of {ranks}" in done.stdout for rank in range(ranks))

@@ -7,12 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tomli_w
-
-from hpc_galaxy.shards.manifest import SPLITS, Manifest, Statistics
-from hpc_galaxy.shards.numpy_shards import write_shard
-from hpc_galaxy.shards.schema import CHANNELS, LABELS, SOURCE_DTYPE, STAMP_DTYPE, STAMP_SHAPE
+from sample_shards import make_shards
 
 HPC_GALAXY = str(Path(sys.executable).parent / "hpc-galaxy")
 WHO_AM_I = "from hpc_galaxy.world import detect; w = detect(); print(f'rank {w.rank} of {w.size} by {w.launcher}', flush=True)"
@@ -52,7 +48,7 @@ def test_mpirun_inside_a_job_uses_both_nodes(slurm: Any) -> None:
 
 def test_training_with_horovod_on_two_nodes(slurm: Any, require: Any, tmp_path: Path) -> None:
     require("horovod")
-    write_shards(tmp_path / "shards")
+    make_shards(tmp_path / "shards", train=32, valid=32, test=32)
     config = tmp_path / "run.toml"
     config.write_text(tomli_w.dumps({"train": {"epochs": 1, "batch_size": 8, "backend": "horovod"}}))
     done = slurm.srun(*TWO_NODES, "--mpi=pmix", HPC_GALAXY, "train", "-c", str(config), timeout=120)
@@ -60,28 +56,6 @@ def test_training_with_horovod_on_two_nodes(slurm: Any, require: Any, tmp_path: 
     assert done.returncode == 0, done.stdout + done.stderr
     finished = json.loads((tmp_path / "run" / "DONE").read_text())
     assert (finished["ranks"], finished["backend"], finished["epochs"]) == (2, "horovod", 1)
-
-
-def write_shards(directory: Path, examples: int = 32) -> None:
-    """Write one small shard of noise for each split."""
-    rng, shards = np.random.default_rng(1), {}
-    for split in SPLITS:
-        table = np.zeros(examples, SOURCE_DTYPE)
-        table["label"] = np.arange(examples) % 2
-        stamps = rng.normal(size=(examples, *STAMP_SHAPE)).astype(STAMP_DTYPE)
-        shards[split] = [write_shard(directory, split, 0, stamps, table)]
-    ones, zeros = [1.0] * len(CHANNELS), [0.0] * len(CHANNELS)
-    Manifest(
-        code_version="test",
-        fingerprint="test",
-        seed=1,
-        channels=list(CHANNELS),
-        stamp_shape=list(STAMP_SHAPE),
-        labels=LABELS,
-        statistics=Statistics(scale=ones, mean=zeros, std=ones),
-        splits=shards,
-        report={},
-    ).save(directory)
 
 
 def test_survey_on_two_nodes(slurm: Any, tmp_path: Path) -> None:
