@@ -17,7 +17,8 @@ from hpc_galaxy.bricks.population import draw_population
 from hpc_galaxy.config import Config, Survey
 from hpc_galaxy.files import shown, whole_file
 from hpc_galaxy.ledger import Ledger
-from hpc_galaxy.tracing.spans import Stopwatch, track
+from hpc_galaxy.tracing.progress import track
+from hpc_galaxy.tracing.spans import Stopwatch
 from hpc_galaxy.world import World
 
 EBV_RANGE = (0.01, 0.08)

@@ -27,7 +27,8 @@ from hpc_galaxy.files import shown
 from hpc_galaxy.ledger import Ledger, require_complete
 from hpc_galaxy.shards.cutout_file import cutout_path, open_cutouts, write_cutouts
 from hpc_galaxy.shards.schema import LABELS
-from hpc_galaxy.tracing.spans import Stopwatch, track
+from hpc_galaxy.tracing.progress import track
+from hpc_galaxy.tracing.spans import Stopwatch
 from hpc_galaxy.world import World
 
 Part = tuple[np.ndarray, np.ndarray, dict[str, int]]

@@ -24,7 +24,8 @@ from hpc_galaxy.errors import InputError
 from hpc_galaxy.files import shown, whole_file
 from hpc_galaxy.injection.properties import collisions, draw_galaxies, templates
 from hpc_galaxy.ledger import Ledger, require_complete
-from hpc_galaxy.tracing.spans import Stopwatch, track
+from hpc_galaxy.tracing.progress import track
+from hpc_galaxy.tracing.spans import Stopwatch
 from hpc_galaxy.world import World
 
 STREAM = 2  # see hpc_galaxy.bricks.survey.STREAM

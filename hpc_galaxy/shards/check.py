@@ -42,7 +42,8 @@ def _find(path: Path) -> Iterator[Path]:
     if path.is_file():
         yield path
         return
-    found = sorted(path.rglob("*.h5")) + sorted(path.rglob(NAME))
+    # What a killed job was writing has a name that begins with a dot, and nobody reads it.
+    found = [file for pattern in ("*.h5", NAME) for file in sorted(path.rglob(pattern)) if not file.name.startswith(".")]
     if not found:
         raise InputError(path, f"no .h5 file and no {NAME} here", "give a cutout file, a shard directory, or a folder of them")
     yield from found

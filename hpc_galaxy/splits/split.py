@@ -19,7 +19,8 @@ from hpc_galaxy.shards.numpy_shards import load_shard, write_shard
 from hpc_galaxy.shards.schema import CHANNELS, LABELS, SOURCE_DTYPE, STAMP_DTYPE, STAMP_SHAPE
 from hpc_galaxy.splits.assign import assign_examples, hash_order
 from hpc_galaxy.splits.statistics import SAMPLE, finish, moments, scales, typical_invvar
-from hpc_galaxy.tracing.spans import Stopwatch, track
+from hpc_galaxy.tracing.progress import track
+from hpc_galaxy.tracing.spans import Stopwatch
 from hpc_galaxy.world import World
 
 DROPPED_BECAUSE = {"overlap": "that could share sky with another split", "balance": "to balance the classes"}

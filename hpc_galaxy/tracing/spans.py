@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TypeVar
 
 from hpc_galaxy.world import World
-
-T = TypeVar("T")
-PROGRESS_SECONDS = 5.0
 
 
 class Stopwatch:
@@ -76,26 +72,3 @@ def _add(tables: Iterator[dict[str, float]] | Iterator[dict[str, int]]) -> dict[
         for name, value in table.items():
             total[name] += value
     return dict(total)
-
-
-def track(world: World, stage: str, items: Sequence[T]) -> Iterator[T]:
-    """Yield this rank's share of `items`; rank 0 says now and then how far it is.
-
-    Parameters
-    ----------
-    world : World
-        Decides the share.
-    stage : str
-        Name printed with the progress.
-    items : sequence
-        The work of the whole job.
-    """
-    mine = world.share(items)
-    start = last = time.monotonic()
-    for done, item in enumerate(mine):
-        now = time.monotonic()
-        if now - last > PROGRESS_SECONDS:
-            left = (now - start) / done * (len(mine) - done)
-            world.say(f"{stage}: rank 0 of {world.size} did {done} of its {len(mine)} items, {left:.0f} s to go")
-            last = now
-        yield item

@@ -117,6 +117,10 @@ class Dataset:
         images = torch.from_numpy(stamps).permute(0, 3, 1, 2)
         return Batch(images, torch.from_numpy(self.reader.labels[indices].astype(np.int64)), examples)
 
+    def steps(self, size: int) -> int:
+        """Return the number of global batches of `size` in an epoch."""
+        return -(-len(self) // size)
+
     def epoch(self, seed: int, epoch: int, size: int, world: World) -> Iterator[Batch]:
         """Yield this rank's slices of an epoch's global batches of `size` examples, the next one being read meanwhile."""
         batches = global_batches(epoch_order(seed, epoch, len(self)), size)

@@ -12,6 +12,7 @@ from hpc_galaxy.config import Config
 from hpc_galaxy.files import read_json, shown, write_json
 from hpc_galaxy.shards.manifest import load_manifest
 from hpc_galaxy.shards.numpy_shards import SplitReader
+from hpc_galaxy.tracing.progress import announce
 from hpc_galaxy.training.checkpoint import Checkpoints, shards_fingerprint, training_fingerprint
 from hpc_galaxy.training.curve import draw_learning_curve
 from hpc_galaxy.training.dataset import Dataset
@@ -66,7 +67,8 @@ def train(config: Config, world: World, overwrite: bool) -> None:
     metrics = Metrics(run, world, state["rows"] if state else [])
     global_batch = config.train.batch_size * world.size
     for epoch in range(done + 1, epochs + 1):
-        row = trainer.train_epoch(epoch, examples.epoch(config.seed, epoch, global_batch, world))
+        batches = examples.epoch(config.seed, epoch, global_batch, world)
+        row = trainer.train_epoch(epoch, announce(world, f"epoch {epoch}", "steps", batches, examples.steps(global_batch)))
         row |= trainer.validate(held_out)
         metrics.log({"epoch": epoch, **row}, epochs)
         checkpoints.save(epoch, trainer, metrics.rows, global_batch)

@@ -101,6 +101,7 @@ def test_load_shard_finds_only_whole_ones(shards: Path) -> None:
 
 def test_check_passes_good_files_and_names_every_problem(shards: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copy(GOLDEN / "cutouts_v1.h5", shards / "good.h5")
+    (shards / ".partial-7-x.h5").write_text("a killed job was here")
     check([shards])
     assert "520 train, 0 valid, 3 test" in capsys.readouterr().out
     (shards / "bad.h5").write_bytes((shards / "good.h5").read_bytes()[:5000])

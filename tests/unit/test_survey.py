@@ -170,3 +170,12 @@ def test_a_users_data_are_never_claimed_or_cleared(tmp_path: Path) -> None:
         with pytest.raises(StaleOutputError, match="did not make"):
             make_survey(config, World(), overwrite)
     assert mine.read_text() == "precious"
+
+
+def test_overwrite_makes_everything_again(tmp_path: Path) -> None:
+    config = load_config(None, [f"paths.survey='{tmp_path}/survey'", "survey.npix=128", "survey.bricks=2"])
+    make_survey(config, World())
+    fewer = config.model_copy(update={"survey": config.survey.model_copy(update={"bricks": 1})})
+    make_survey(fewer, World(), overwrite=True)
+    assert len(list((tmp_path / "survey").rglob("tractor-*.fits"))) == 1
+    assert len(read_table(tmp_path / "survey" / "survey-bricks.fits.gz")) == 1
