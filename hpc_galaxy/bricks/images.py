@@ -14,6 +14,8 @@ from hpc_galaxy.errors import InputError
 from hpc_galaxy.files import whole_file
 
 BANDS = ("g", "r", "z")
+PLANES = ("image", "invvar")
+UNITS = {"image": "nanomaggy", "invvar": "1/nanomaggy^2"}
 TILE = (100, 100)
 # Absolute steps of quantisation, the image's about 2 % of the deepest band's sky noise: steps relative to the noise would
 # depend on what is in each tile.
@@ -52,13 +54,33 @@ def read_plane(root: Path, brick: str, plane: str, band: str, rs: str = "") -> n
     return np.maximum(pixels, 0, out=pixels) if plane == "invvar" else pixels
 
 
+def read_planes(root: Path, brick: str, rs: str = "") -> dict[str, np.ndarray]:
+    """Read image and inverse variance of every band, ``image_g`` to ``invvar_z``, each of shape (ny, nx), float32.
+
+    Raises
+    ------
+    InputError
+        A plane is missing or unreadable, has another shape than the others, or pixels that are no numbers.
+    """
+    planes = {f"{plane}_{band}": read_plane(root, brick, plane, band, rs) for plane in PLANES for band in BANDS}
+    where = coadd_path(root, brick, "image", "g", rs).parent
+    shapes = {name: pixels.shape for name, pixels in planes.items()}
+    if len(set(shapes.values())) > 1:
+        raise InputError(where, f"planes differ in shape: {shapes}, expected one", "copy them again")
+    for name, pixels in planes.items():
+        bad = pixels.size - int(np.isfinite(pixels).sum())
+        if bad:
+            raise InputError(where, f"{name} has {bad} pixels that are no numbers, expected 0", "copy it again")
+    return planes
+
+
 def _is_image(hdu: Any) -> bool:
     return hdu.get_exttype() == "IMAGE_HDU" and len(hdu.get_info().get("dims", ())) == 2
 
 
-def read_header(root: Path, brick: str, band: str, rs: str = "") -> Any:
-    """Read the header of an image coadd."""
-    path = find(coadd_path(root, brick, "image", band, rs))
+def read_header(root: Path, brick: str, plane: str, band: str) -> Any:
+    """Read the header of one of the survey's own coadds."""
+    path = find(coadd_path(root, brick, plane, band))
     return fitsio.read_header(str(path), ext=1 if path.suffix == ".fz" else 0)
 
 
@@ -84,7 +106,7 @@ def write_plane(root: Path, brick: str, plane: str, band: str, data: np.ndarray,
         )
 
 
-def wcs_header(wcs: WCS, brick: str, band: str) -> list[dict[str, Any]]:
+def wcs_header(wcs: WCS, brick: str, plane: str, band: str) -> list[dict[str, Any]]:
     """Return the header of a coadd: its projection, its brick, band and units."""
     crpix, crval, cd = wcs.wcs.crpix, wcs.wcs.crval, wcs.wcs.cd
     values = {
@@ -103,7 +125,7 @@ def wcs_header(wcs: WCS, brick: str, band: str) -> list[dict[str, Any]]:
         "BRICKNAM": brick,
         "FILTER": band,
         "MAGZERO": 22.5,
-        "BUNIT": "nanomaggy",
+        "BUNIT": UNITS[plane],
     }
     return [{"name": name, "value": value} for name, value in values.items()]
 

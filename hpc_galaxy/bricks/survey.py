@@ -62,9 +62,8 @@ def _make_brick(config: Config, brick: Brick, watch: Stopwatch) -> dict[str, Any
         with watch.span("render"):
             image, invvar = render(rng, sources, conditions, band, survey.npix)
         with watch.span("write"):
-            header = wcs_header(wcs, brick.name, band)
-            write_plane(root, brick.name, "image", band, image, header)
-            write_plane(root, brick.name, "invvar", band, invvar, header)
+            for plane, data in (("image", image), ("invvar", invvar)):
+                write_plane(root, brick.name, plane, band, data, wcs_header(wcs, brick.name, plane, band))
     with whole_file(truth_path(root, brick.name)) as temporary:
         write_table(temporary, sources[index], "TRUTH")
     with whole_file(catalog_path) as temporary:

@@ -15,14 +15,14 @@ import numpy as np
 
 from hpc_galaxy import __version__
 from hpc_galaxy.bricks.catalog import read_catalog
-from hpc_galaxy.bricks.images import BANDS, read_plane
+from hpc_galaxy.bricks.images import BANDS, read_planes
 from hpc_galaxy.bricks.layout import list_bricks, list_injected_bricks, list_realisations, tractor_path
 from hpc_galaxy.bricks.simcat import read_injected
 from hpc_galaxy.config import Config, Extract
 from hpc_galaxy.cutouts.selection import SELECTIONS, apply_cuts
 from hpc_galaxy.cutouts.sources import fake_ids, isolated, match_injected, real_ids, source_table
 from hpc_galaxy.cutouts.stamps import cut_stamps, inside
-from hpc_galaxy.errors import HpcGalaxyError, InputError, StageError
+from hpc_galaxy.errors import HpcGalaxyError, StageError
 from hpc_galaxy.files import shown
 from hpc_galaxy.ledger import Ledger, require_complete
 from hpc_galaxy.shards.cutout_file import cutout_path, open_cutouts, write_cutouts
@@ -131,7 +131,7 @@ def _cut_tree(config: Config, brick: str, rs: str, labels: list[str], watch: Sto
     with watch.span("read"):
         catalog = read_catalog(tractor_path(root, brick, rs))
         injected = read_injected(root, brick, rs) if rs else None
-        planes = _read_planes(config, brick, rs)
+        planes = read_planes(root, brick, rs)
     shape = planes[f"image_{BANDS[0]}"].shape
     match, best = match_injected(catalog, catalog[:0] if injected is None else injected, config.extract.match_arcsec)
     cuts = {
@@ -151,21 +151,6 @@ def _cut_tree(config: Config, brick: str, rs: str, labels: list[str], watch: Sto
             images, table["edge"] = cut_stamps(planes, catalog["bx"][chosen], catalog["by"][chosen])
         parts[label] = images, table, {"catalog": len(rows), **flow}
     return parts
-
-
-def _read_planes(config: Config, brick: str, rs: str) -> dict[str, np.ndarray]:
-    root = config.paths.obiwan if rs else config.paths.survey
-    planes = {f"{plane}_{band}": read_plane(root, brick, plane, band, rs) for plane in ("image", "invvar") for band in BANDS}
-    shapes = {name: pixels.shape for name, pixels in planes.items()}
-    if len(set(shapes.values())) > 1:
-        raise InputError(root / "coadd" / brick[:3] / brick / rs, f"planes differ in shape: {shapes}, expected one", "copy them again")
-    for name, pixels in planes.items():
-        bad = pixels.size - int(np.isfinite(pixels).sum())
-        if bad:
-            raise InputError(
-                root / "coadd" / brick[:3] / brick / rs, f"{name} has {bad} pixels that are no numbers, expected 0", "copy it again"
-            )
-    return planes
 
 
 def _say_cut_flow(world: World, entries: list[dict[str, Any]]) -> None:

@@ -7,21 +7,22 @@ comes from a noise model (`hpc_galaxy.bricks.conditions.measure`), not from a ne
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from hpc_galaxy.bricks.catalog import read_catalog, tractor_columns
-from hpc_galaxy.bricks.conditions import EFFECTIVE_GAIN, Conditions, measure
-from hpc_galaxy.bricks.galaxies import draw, moffat
+from hpc_galaxy.bricks.conditions import Conditions, measure
 from hpc_galaxy.bricks.geometry import Brick
-from hpc_galaxy.bricks.images import BANDS, header_wcs, read_header, read_plane, write_plane
+from hpc_galaxy.bricks.images import BANDS, PLANES, header_wcs, read_header, read_planes, write_plane
 from hpc_galaxy.bricks.layout import bricks_path, list_bricks, obiwan_path, read_bricks, read_table, tractor_path, write_table
 from hpc_galaxy.bricks.simcat import simcat_table
-from hpc_galaxy.config import Config, Injection
+from hpc_galaxy.config import Config
 from hpc_galaxy.errors import InputError
 from hpc_galaxy.files import shown, whole_file
+from hpc_galaxy.injection.add import add_galaxies
 from hpc_galaxy.injection.properties import collisions, draw_galaxies, templates
 from hpc_galaxy.ledger import Ledger, require_complete
 from hpc_galaxy.tracing.progress import track
@@ -39,9 +40,9 @@ def inject(config: Config, world: World, overwrite: bool = False) -> None:
     ledger.open(config, world, overwrite, ("coadd", "tractor", "obiwan"))
     cells = read_bricks(survey)
     bricks = list_bricks(survey)
-    items = [(brick, f"rs{number}") for brick in bricks for number in range(config.injection.realisations)]
+    items = [(brick, number) for brick in bricks for number in range(config.injection.realisations)]
     watch = Stopwatch()
-    entries = [_inject_brick(config, _cell(cells, survey, brick), rs, watch) for brick, rs in track(world, "inject", items)]
+    entries = [Realisation(config, _cell(cells, survey, brick), number).make(watch) for brick, number in track(world, "inject", items)]
     ledger.close(world, entries)
     world.say(watch.summary(world, "inject", "fakes"))
     world.say(f"inject: {shown(root)} (seed {config.seed})")
@@ -53,105 +54,88 @@ def _cell(cells: dict[str, Brick], survey: Path, brick: str) -> Brick:
     return cells[brick]
 
 
-def _inject_brick(config: Config, brick: Brick, rs: str, watch: Stopwatch) -> dict[str, Any]:
-    survey, root = config.paths.survey, config.paths.obiwan
-    done = obiwan_path(root, brick.name, rs, "sim_ids_added")
-    if done.exists():  # written last, so the realisation is whole
+@dataclass(frozen=True)
+class Realisation:
+    """One copy of a brick with its own fakes.
+
+    Attributes
+    ----------
+    config : Config
+        What to inject, and the directories.
+    brick : Brick
+        Where.
+    number : int
+        Which copy: ``rs<number>``.
+    """
+
+    config: Config
+    brick: Brick
+    number: int
+
+    @property
+    def rs(self) -> str:
+        """The name of the copy in obiwan's layout."""
+        return f"rs{self.number}"
+
+    @property
+    def keys(self) -> list[int]:
+        """What seeds everything random in it."""
+        return [self.config.seed, STREAM, self.brick.brickid, self.number]
+
+    def make(self, watch: Stopwatch) -> dict[str, Any]:
+        """Inject, unless that was done before; return the entry of the ledger."""
+        done = self._table("sim_ids_added")
+        if not done.exists():  # written last: where it is, the realisation is whole
+            self._inject(watch)
         injected = len(read_table(done))
         watch.count("fakes", injected)
-        return {"brick": brick.name, "rs": rs, "injected": injected}
-    catalog_path = tractor_path(survey, brick.name)
-    catalog = read_catalog(catalog_path)
-    planes = _read_planes(survey, brick.name, watch)
-    header = read_header(survey, brick.name, "r")
-    wcs = header_wcs(header)
-    conditions = _conditions(catalog, planes)
-    keys = [config.seed, STREAM, brick.brickid, int(rs.removeprefix("rs"))]
-    rng = np.random.default_rng(keys)
-    settings, shape = config.injection, planes["image_r"].shape
-    fakes = draw_galaxies(rng, templates(catalog, str(catalog_path)), settings.per_brick, settings.jitter, (shape[0], shape[1]))
-    skipped = collisions(fakes["x"], fakes["y"], settings.collision_arcsec)
-    kept = np.flatnonzero(~skipped)
-    with watch.span("draw"):
+        return {"brick": self.brick.name, "rs": self.rs, "injected": injected}
+
+    def _inject(self, watch: Stopwatch) -> None:
+        survey, settings, name = self.config.paths.survey, self.config.injection, self.brick.name
+        with watch.span("read"):
+            catalog = read_catalog(tractor_path(survey, name))
+            planes = read_planes(survey, name)
+        conditions = typical_conditions(catalog, planes)
+        rng = np.random.default_rng(self.keys)
+        real = templates(catalog, str(tractor_path(survey, name)))
+        fakes = draw_galaxies(rng, real, settings.per_brick, settings.jitter, planes["image_r"].shape)
+        skipped = collisions(fakes["x"], fakes["y"], settings.collision_arcsec)
+        with watch.span("draw"):
+            add_galaxies(planes, fakes, np.flatnonzero(~skipped), conditions, settings, self.keys)
+        wcs = header_wcs(read_header(survey, name, "image", "r"))
+        measured, _ = measure(rng, fakes[~skipped], conditions, wcs, self.brick)
+        measured["objid"] += catalog["objid"].max() + 1
+        with watch.span("write"):
+            self._write_planes(planes)
+            self._write_tables(np.concatenate([catalog, measured]), simcat_table(fakes, wcs, conditions.transmission), skipped)
+        watch.count("collided", int(skipped.sum()))
+
+    def _write_planes(self, planes: dict[str, np.ndarray]) -> None:
         for band in BANDS:
-            add_galaxies(planes, fakes, kept, band, conditions, settings, keys)
-    with watch.span("write"):
-        for band in BANDS:
-            for plane in ("image", "invvar"):
-                write_plane(root, brick.name, plane, band, planes[f"{plane}_{band}"], read_header(survey, brick.name, band), rs)
-    measured, _ = measure(rng, fakes[kept], conditions, wcs, brick)
-    _write_tables(root, brick.name, rs, catalog, measured, simcat_table(fakes, wcs, conditions.transmission), kept, skipped)
-    watch.count("fakes", len(kept))
-    watch.count("collided", int(skipped.sum()))
-    return {"brick": brick.name, "rs": rs, "injected": len(kept)}
+            for plane in PLANES:
+                header = read_header(self.config.paths.survey, self.brick.name, plane, band)
+                write_plane(self.config.paths.obiwan, self.brick.name, plane, band, planes[f"{plane}_{band}"], header, self.rs)
+
+    def _write_tables(self, catalog: np.ndarray, simcat: np.ndarray, skipped: np.ndarray) -> None:
+        tables = {
+            tractor_path(self.config.paths.obiwan, self.brick.name, self.rs): tractor_columns(catalog, self.brick.name),
+            self._table("simcat-elg"): simcat,
+            self._table("skippedids-elg"): simcat[["id"]][skipped],
+            self._table("sim_ids_added"): simcat[["id"]][~skipped],
+        }
+        for path, table in tables.items():
+            with whole_file(path) as temporary:
+                write_table(temporary, np.ascontiguousarray(table), path.name.split("-")[0].removesuffix(".fits").upper())
+
+    def _table(self, name: str) -> Path:
+        return obiwan_path(self.config.paths.obiwan, self.brick.name, self.rs, name)
 
 
-def _read_planes(survey: Path, brick: str, watch: Stopwatch) -> dict[str, np.ndarray]:
-    with watch.span("read"):
-        return {f"{plane}_{band}": read_plane(survey, brick, plane, band) for plane in ("image", "invvar") for band in BANDS}
-
-
-def _conditions(catalog: np.ndarray, planes: dict[str, np.ndarray]) -> Conditions:
-    """Return the brick's typical seeing and dust from its catalog, and its sky noise from its inverse variance."""
+def typical_conditions(catalog: np.ndarray, planes: dict[str, np.ndarray]) -> Conditions:
+    """Return a brick's typical seeing and dust from its catalog, and its sky noise from its inverse variance."""
     fwhm = {band: float(np.median(catalog[f"psfsize_{band}"])) for band in BANDS}
     transmission = {band: float(np.median(catalog[f"mw_transmission_{band}"])) for band in BANDS}
-    sigma = {}
-    for band in BANDS:
-        invvar = planes[f"invvar_{band}"]
-        sigma[band] = float(1 / np.sqrt(np.median(invvar[invvar > 0]))) if np.any(invvar > 0) else np.inf
+    data = {band: planes[f"invvar_{band}"][planes[f"invvar_{band}"] > 0] for band in BANDS}
+    sigma = {band: float(1 / np.sqrt(np.median(invvar))) if len(invvar) else np.inf for band, invvar in data.items()}
     return Conditions(fwhm, sigma, transmission)
-
-
-def add_galaxies(
-    planes: dict[str, np.ndarray],
-    fakes: np.ndarray,
-    kept: np.ndarray,
-    band: str,
-    conditions: Conditions,
-    settings: Injection,
-    keys: list[int],
-) -> None:
-    """Add galaxies to one band of a brick, in place.
-
-    Parameters
-    ----------
-    planes : dict of ndarray, each of shape (ny, nx), float32
-        ``image_<band>`` and ``invvar_<band>``. Where the inverse variance is 0 there are no data, and none are made up.
-    fakes, kept : ndarray
-        Galaxies (`hpc_galaxy.bricks.galaxies.GALAXY_DTYPE`) and the rows to draw.
-    conditions, settings : Conditions, Injection
-        The PSF; photon noise and update of the inverse variance on or off, deliberate offset.
-    keys : list of int
-        With the galaxy's row and the band they seed its photon noise.
-    """
-    image, invvar = planes[f"image_{band}"], planes[f"invvar_{band}"]
-    psf, gain = moffat(conditions.fwhm[band]), EFFECTIVE_GAIN[band]
-    drawn = fakes.copy()
-    drawn["x"] += settings.offset_pixels
-    for row in kept:
-        stamp = draw(drawn[row], band, psf, (image.shape[0], image.shape[1]))
-        here = (stamp.rows, stamp.columns)
-        light = np.where(invvar[here] > 0, stamp.pixels, 0)
-        if settings.poisson:
-            noise = np.random.default_rng([*keys, int(row), BANDS.index(band)])
-            image[here] += noise.poisson(light * gain) / gain
-        else:
-            image[here] += light
-        if settings.update_invvar:
-            # 1 / (1/iv + light/gain), written so that 0 stays 0.
-            invvar[here] /= 1 + invvar[here] * light / gain
-
-
-def _write_tables(
-    root: Path, brick: str, rs: str, catalog: np.ndarray, measured: np.ndarray, simcat: np.ndarray, kept: np.ndarray, skipped: np.ndarray
-) -> None:
-    measured["objid"] += catalog["objid"].max() + 1
-    tables = {
-        tractor_path(root, brick, rs): tractor_columns(np.concatenate([catalog, measured]), brick),
-        obiwan_path(root, brick, rs, "simcat-elg"): simcat,
-        obiwan_path(root, brick, rs, "skippedids-elg"): simcat[["id"]][skipped],
-        obiwan_path(root, brick, rs, "sim_ids_added"): simcat[["id"]][kept],
-    }
-    for path, table in tables.items():
-        with whole_file(path) as temporary:
-            write_table(temporary, np.ascontiguousarray(table), path.name.split("-")[0].removesuffix(".fits").upper())

@@ -34,7 +34,7 @@ def templates(catalog: np.ndarray, where: str) -> np.ndarray:
     return catalog[good]
 
 
-def draw_galaxies(rng: np.random.Generator, real: np.ndarray, count: int, jitter: float, shape: tuple[int, int]) -> np.ndarray:
+def draw_galaxies(rng: np.random.Generator, real: np.ndarray, count: int, jitter: float, shape: tuple[int, ...]) -> np.ndarray:
     """Draw `count` Sersic galaxies with the magnitudes, colours, sizes and indices of real ones, at uniform places.
 
     Parameters
@@ -47,7 +47,7 @@ def draw_galaxies(rng: np.random.Generator, real: np.ndarray, count: int, jitter
         How many.
     jitter : float
         Kernel width, in units of each property's scatter, applied to r, g-r, r-z and log radius.
-    shape : (int, int)
+    shape : tuple of int
         Rows and columns of the coadd.
 
     Returns

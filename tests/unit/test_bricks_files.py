@@ -11,7 +11,7 @@ from astropy.io import fits
 
 from hpc_galaxy.bricks.catalog import CATALOG_DTYPE, magnitudes, read_catalog, tractor_columns
 from hpc_galaxy.bricks.geometry import brick_wcs
-from hpc_galaxy.bricks.images import header_wcs, read_header, read_plane, wcs_header, write_plane
+from hpc_galaxy.bricks.images import BANDS, PLANES, header_wcs, read_header, read_plane, read_planes, wcs_header, write_plane
 from hpc_galaxy.bricks.layout import coadd_path, list_bricks, list_realisations, obiwan_path, tractor_path
 from hpc_galaxy.errors import InputError
 
@@ -19,7 +19,7 @@ BRICK = "1211p060"
 
 
 def write(root: Path, data: np.ndarray, plane: str = "image") -> Path:
-    write_plane(root, BRICK, plane, "g", data, wcs_header(brick_wcs(121.1, 6.0, data.shape[0]), BRICK, "g"))
+    write_plane(root, BRICK, plane, "g", data, wcs_header(brick_wcs(121.1, 6.0, data.shape[0]), BRICK, plane, "g"))
     return coadd_path(root, BRICK, plane, "g")
 
 
@@ -47,7 +47,7 @@ def test_coadd_round_trip_as_astropy_sees_it(tmp_path: Path) -> None:
     np.testing.assert_array_equal(ours, independent)
     np.testing.assert_allclose(ours, data, atol=5.1e-5)  # half a quantum
     assert (ours[40:50, 60] == 0).all()
-    assert header_wcs(read_header(tmp_path, BRICK, "g")).all_pix2world(124.5, 124.5, 0) == pytest.approx((121.1, 6.0))
+    assert header_wcs(read_header(tmp_path, BRICK, "image", "g")).all_pix2world(124.5, 124.5, 0) == pytest.approx((121.1, 6.0))
 
 
 def test_negative_invvar_is_no_data(tmp_path: Path) -> None:
@@ -55,6 +55,21 @@ def test_negative_invvar_is_no_data(tmp_path: Path) -> None:
     path.parent.mkdir(parents=True)
     fitsio.write(str(path), np.array([[-2.0, 3.0]], np.float32))  # named .fz, not compressed
     assert read_plane(tmp_path, BRICK, "invvar", "g").tolist() == [[0.0, 3.0]]
+
+
+def test_planes_of_a_brick_have_to_agree(tmp_path: Path) -> None:
+    for plane in PLANES:
+        for band in BANDS:
+            write_plane(tmp_path, BRICK, plane, band, np.ones((120, 120), np.float32), [])
+    assert list(read_planes(tmp_path, BRICK)) == ["image_g", "image_r", "image_z", "invvar_g", "invvar_r", "invvar_z"]
+    bad = np.ones((120, 120), np.float32)
+    bad[3, 4] = np.nan
+    write_plane(tmp_path, BRICK, "image", "r", bad, [])
+    with pytest.raises(InputError, match="image_r has 1 pixels that are no numbers, expected 0"):
+        read_planes(tmp_path, BRICK)
+    write_plane(tmp_path, BRICK, "image", "r", bad[:100], [])
+    with pytest.raises(InputError, match="planes differ in shape"):
+        read_planes(tmp_path, BRICK)
 
 
 def test_missing_and_broken_coadds_are_named(tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ from hpc_galaxy.bricks.simcat import read_injected
 from hpc_galaxy.bricks.survey import make_survey
 from hpc_galaxy.config import Config, Injection, load_config
 from hpc_galaxy.errors import InputError
-from hpc_galaxy.injection.inject import add_galaxies, inject
+from hpc_galaxy.injection.add import add_galaxies
+from hpc_galaxy.injection.inject import inject
 from hpc_galaxy.injection.properties import collisions, draw_galaxies, templates
 from hpc_galaxy.world import World
 
@@ -43,11 +44,12 @@ def galaxy(flux: float) -> np.ndarray:
 
 
 def add(planes: dict[str, np.ndarray], settings: Injection, key: int = 0) -> None:
-    add_galaxies(planes, galaxy(20.0), np.array([0]), "g", CONDITIONS, settings, [key])
+    add_galaxies(planes, galaxy(20.0), np.array([0]), CONDITIONS, settings, [key])
 
 
 def planes() -> dict[str, np.ndarray]:
-    return {"image_g": np.zeros((100, 100), np.float32), "invvar_g": np.full((100, 100), 4e4, np.float32)}
+    kinds = {"image": 0.0, "invvar": 4e4}
+    return {f"{plane}_{band}": np.full((100, 100), value, np.float32) for plane, value in kinds.items() for band in BANDS}
 
 
 def test_noiseless_flux_is_conserved() -> None:
