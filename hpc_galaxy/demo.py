@@ -99,9 +99,8 @@ def launcher() -> list[str]:
 
 
 def environment(ranks: int) -> dict[str, str]:
-    """Return the environment of a stage on one shared machine: ranks that wait give way to ranks that compute."""
+    """Return the environment of a stage on this one machine: more ranks than cores are welcome, and nobody is bound to one."""
     variables = {
-        "OMPI_MCA_mpi_yield_when_idle": "1",
         "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
         "PRTE_MCA_hwloc_default_binding_policy": "none",
         "OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) // ranks)),
