@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +22,23 @@ from hpc_galaxy.world import World
 MARKER, LEDGER = "stage.json", "ledger.json"
 
 
+def fingerprint(config: Config, section: str, *inputs: Path) -> str:
+    """Return a short hash of what a stage's outputs depend on: the seed, a section of the configuration, and its inputs.
+
+    Parameters
+    ----------
+    config, section : Config, str
+        The stage's own section.
+    inputs : Path
+        Directories that it reads: known by the fingerprint of the stage that made them, or, as a data release, by their path.
+    """
+    sources = []
+    for directory in inputs:
+        marker = directory / MARKER
+        sources.append(read_json(marker, "the stage before")["fingerprint"] if marker.exists() else str(directory))
+    return hashlib.sha256(" ".join([config.fingerprint(section), *sources]).encode()).hexdigest()[:16]
+
+
 @dataclass(frozen=True)
 class Ledger:
     """The book-keeping of one stage's output directory.
@@ -32,7 +50,7 @@ class Ledger:
     stage : str
         Its verb.
     fingerprint : str
-        Of the configuration that its outputs depend on.
+        Of what its outputs depend on.
     """
 
     directory: Path
@@ -56,7 +74,7 @@ class Ledger:
         Raises
         ------
         StaleOutputError
-            The directory holds outputs of another configuration, or files that this stage did not make.
+            The directory holds outputs of another configuration or other inputs, or files that this stage did not make.
         """
         if world.is_root:
             self._claim(config, overwrite, outputs)
@@ -75,7 +93,7 @@ class Ledger:
             elif before["fingerprint"] != self.fingerprint and self._found(outputs):
                 raise StaleOutputError(
                     self.directory,
-                    f"was made with another configuration ({before['fingerprint']}, expected {self.fingerprint}; see its config.toml)",
+                    f"was made with another configuration or from other inputs ({before['fingerprint']}, expected {self.fingerprint})",
                     f"run 'hpc-galaxy {self.stage} --overwrite' or choose another [paths]",
                 )
         elif self._found(outputs):

@@ -16,7 +16,7 @@ from hpc_galaxy.bricks.layout import bricks_path, tractor_path, truth_path, writ
 from hpc_galaxy.bricks.population import draw_population
 from hpc_galaxy.config import Config, Survey
 from hpc_galaxy.files import shown, whole_file
-from hpc_galaxy.ledger import Ledger
+from hpc_galaxy.ledger import Ledger, fingerprint
 from hpc_galaxy.tracing.progress import track
 from hpc_galaxy.tracing.spans import Stopwatch
 from hpc_galaxy.world import World
@@ -33,7 +33,7 @@ def make_survey(config: Config, world: World, overwrite: bool = False) -> None:
     of bricks changes what is in it.
     """
     root = config.paths.survey
-    ledger = Ledger(root, "survey", config.fingerprint("survey"))
+    ledger = Ledger(root, "survey", fingerprint(config, "survey"))
     ledger.open(config, world, overwrite, ("coadd", "tractor", "truth", bricks_path(root).name))
     bricks = survey_bricks(config.survey.bricks, config.survey.ra, config.survey.dec)
     watch = Stopwatch()

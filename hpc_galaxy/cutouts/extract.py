@@ -18,13 +18,13 @@ from hpc_galaxy.bricks.catalog import read_catalog
 from hpc_galaxy.bricks.images import BANDS, read_planes
 from hpc_galaxy.bricks.layout import list_bricks, list_injected_bricks, list_realisations, tractor_path
 from hpc_galaxy.bricks.simcat import read_injected
-from hpc_galaxy.config import Config, Extract
+from hpc_galaxy.config import Config
 from hpc_galaxy.cutouts.selection import SELECTIONS, apply_cuts
 from hpc_galaxy.cutouts.sources import fake_ids, isolated, match_injected, real_ids, source_table
 from hpc_galaxy.cutouts.stamps import cut_stamps, inside
 from hpc_galaxy.errors import HpcGalaxyError, StageError
 from hpc_galaxy.files import shown
-from hpc_galaxy.ledger import Ledger, require_complete
+from hpc_galaxy.ledger import Ledger, fingerprint, require_complete
 from hpc_galaxy.shards.cutout_file import cutout_path, open_cutouts, write_cutouts
 from hpc_galaxy.shards.schema import LABELS
 from hpc_galaxy.tracing.progress import track
@@ -44,12 +44,12 @@ def extract(config: Config, world: World, overwrite: bool = False) -> None:
         Some bricks failed; all others are done, and the ledger names the failures.
     """
     root = config.paths.cutouts
-    injected = needs_injected(config.extract)
-    source = config.paths.obiwan if injected else config.paths.survey
-    require_complete(source, "inject" if injected else "survey")
-    bricks = list_injected_bricks(source) if injected else list_bricks(source)
-    ledger = Ledger(root, "extract", config.fingerprint("survey", "injection", "extract"))
-    ledger.open(config, world, overwrite, config.extract.classes)
+    inputs = input_trees(config)
+    for stage, directory in inputs.items():
+        require_complete(directory, stage)
+    bricks = list_injected_bricks(inputs["inject"]) if "inject" in inputs else list_bricks(inputs["survey"])
+    ledger = Ledger(root, "extract", fingerprint(config, "extract", *inputs.values()))
+    ledger.open(config, world, overwrite, list(LABELS))
     watch = Stopwatch()
     entries = [_try_brick(config, brick, ledger.fingerprint, watch) for brick in track(world, "extract", bricks)]
     entries = ledger.close(world, entries)
@@ -61,24 +61,30 @@ def extract(config: Config, world: World, overwrite: bool = False) -> None:
     world.barrier()
 
 
-def needs_injected(settings: Extract) -> bool:
-    """Return whether the extraction reads obiwan's tree (and not the survey's alone)."""
-    return "fake" in settings.classes or settings.real_from == "injected"
+def input_trees(config: Config) -> dict[str, Path]:
+    """Return the directories that stamps are cut from, by the stage that makes them: ``survey``, ``inject`` (obiwan's), or both."""
+    real_from_survey = "real" in config.extract.classes and config.extract.real_from == "survey"
+    trees = {}
+    if "fake" in config.extract.classes or not real_from_survey:
+        trees["inject"] = config.paths.obiwan
+    if real_from_survey:
+        trees["survey"] = config.paths.survey
+    return trees
 
 
-def _try_brick(config: Config, brick: str, fingerprint: str, watch: Stopwatch) -> dict[str, Any]:
+def _try_brick(config: Config, brick: str, stamp: str, watch: Stopwatch) -> dict[str, Any]:
     """Extract one brick; a bad one is noted in the ledger and does not stop the others."""
     try:
-        return _extract_brick(config, brick, fingerprint, watch)
+        return _extract_brick(config, brick, stamp, watch)
     except HpcGalaxyError as error:
         return {"brick": brick, "error": str(error)}
 
 
-def _extract_brick(config: Config, brick: str, fingerprint: str, watch: Stopwatch) -> dict[str, Any]:
+def _extract_brick(config: Config, brick: str, stamp: str, watch: Stopwatch) -> dict[str, Any]:
     paths: dict[str, Path] = {label: cutout_path(config.paths.cutouts, label, brick) for label in config.extract.classes}
     missing = [label for label, path in paths.items() if not path.exists()]
     for label, (images, table, flow) in cut_brick(config, brick, missing, watch).items():
-        attributes = {"brick": brick, "label": label, "fingerprint": fingerprint, "code_version": __version__, "cut_flow": flow}
+        attributes = {"brick": brick, "label": label, "fingerprint": stamp, "code_version": __version__, "cut_flow": flow}
         with watch.span("write"):
             write_cutouts(paths[label], images, table, attributes)
     entry: dict[str, Any] = {"brick": brick}
@@ -100,9 +106,10 @@ def cut_brick(config: Config, brick: str, labels: list[str], watch: Stopwatch) -
     parts: dict[str, list[Part]] = {label: [] for label in labels}
     if not labels:
         return {}
-    if "real" in labels and config.extract.real_from == "survey":
+    inputs = input_trees(config)
+    if "real" in labels and "survey" in inputs:
         parts["real"].append(_cut_tree(config, brick, "", ["real"], watch)["real"])
-    if needs_injected(config.extract):
+    if "inject" in inputs:
         for number, rs in enumerate(list_realisations(config.paths.obiwan, brick)):
             # Realisations show the same real galaxies: those of the first are enough.
             wanted = [label for label in labels if label == "fake" or (number == 0 and config.extract.real_from == "injected")]

@@ -24,7 +24,7 @@ from hpc_galaxy.errors import InputError
 from hpc_galaxy.files import shown, whole_file
 from hpc_galaxy.injection.add import add_galaxies
 from hpc_galaxy.injection.properties import collisions, draw_galaxies, templates
-from hpc_galaxy.ledger import Ledger, require_complete
+from hpc_galaxy.ledger import Ledger, fingerprint, require_complete
 from hpc_galaxy.tracing.progress import track
 from hpc_galaxy.tracing.spans import Stopwatch
 from hpc_galaxy.world import World
@@ -36,7 +36,7 @@ def inject(config: Config, world: World, overwrite: bool = False) -> None:
     """Inject ``[injection]`` galaxies into every brick of ``paths.survey``, into ``paths.obiwan``; continues where it stopped."""
     survey, root = config.paths.survey, config.paths.obiwan
     require_complete(survey, "survey")
-    ledger = Ledger(root, "inject", config.fingerprint("survey", "injection"))
+    ledger = Ledger(root, "inject", fingerprint(config, "injection", survey))
     ledger.open(config, world, overwrite, ("coadd", "tractor", "obiwan"))
     cells = read_bricks(survey)
     bricks = list_bricks(survey)

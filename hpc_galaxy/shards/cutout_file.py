@@ -108,12 +108,6 @@ def open_cutouts(path: Path) -> Iterator[CutoutFile]:
         yield CutoutFile(path, file)
 
 
-def read_fingerprint(path: Path) -> str:
-    """Return the fingerprint of the configuration that a cutout file was made with."""
-    with open_cutouts(path) as cutouts:
-        return str(cutouts.attributes.get("fingerprint", ""))
-
-
 def _check(path: Path, file: h5py.File) -> None:
     def require(what: str, got: Any, expected: Any) -> None:
         if got != expected:

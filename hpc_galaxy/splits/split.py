@@ -12,7 +12,7 @@ from hpc_galaxy import __version__
 from hpc_galaxy.config import Config
 from hpc_galaxy.errors import InputError
 from hpc_galaxy.files import shown
-from hpc_galaxy.ledger import Ledger, read_ledger
+from hpc_galaxy.ledger import Ledger, fingerprint, read_ledger
 from hpc_galaxy.shards.cutout_file import cutout_path, open_cutouts
 from hpc_galaxy.shards.manifest import SHARD_SIZE, SPLITS, Manifest, Shard
 from hpc_galaxy.shards.numpy_shards import load_shard, write_shard
@@ -60,7 +60,7 @@ def split(config: Config, world: World, overwrite: bool = False) -> None:
     """Repackage ``paths.cutouts`` as shards in ``paths.shards``; continues where it stopped."""
     root = config.paths.shards
     files = cutout_files(config)
-    ledger = Ledger(root, "split", config.fingerprint("survey", "injection", "extract", "split"))
+    ledger = Ledger(root, "split", fingerprint(config, "split", config.paths.cutouts))
     ledger.open(config, world, overwrite, ("*.npy", "manifest.json"))
     watch = Stopwatch()
     with watch.span("gather"):

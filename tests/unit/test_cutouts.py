@@ -13,11 +13,11 @@ from hpc_galaxy.bricks.catalog import CATALOG_DTYPE
 from hpc_galaxy.bricks.layout import coadd_path, list_bricks, tractor_path
 from hpc_galaxy.bricks.survey import make_survey
 from hpc_galaxy.config import Config, load_config
-from hpc_galaxy.cutouts.extract import extract
+from hpc_galaxy.cutouts.extract import extract, input_trees
 from hpc_galaxy.cutouts.selection import SELECTIONS, apply_cuts, elg
 from hpc_galaxy.cutouts.sources import isolated, match_injected
 from hpc_galaxy.cutouts.stamps import cut_stamps, inside
-from hpc_galaxy.errors import StageError
+from hpc_galaxy.errors import StageError, StaleOutputError
 from hpc_galaxy.injection.inject import inject
 from hpc_galaxy.shards.cutout_file import cutout_path, open_cutouts
 from hpc_galaxy.shards.schema import CHANNELS
@@ -205,3 +205,40 @@ def test_missing_catalog_of_a_realisation_is_a_clear_error(config: Config, tmp_p
             extract(again, World())
     finally:
         hidden.rename(path)
+
+
+def test_cutouts_of_other_inputs_are_not_mixed(config: Config) -> None:
+    # The same [extract], but the fakes were injected anew with another setting.
+    again = config.model_copy(update={"injection": config.injection.model_copy(update={"poisson": False})})
+    inject(again, World(), overwrite=True)
+    with pytest.raises(StaleOutputError, match="another configuration or from other inputs"):
+        extract(again, World())
+    inject(config, World(), overwrite=True)
+    extract(config, World())
+
+
+@pytest.mark.parametrize(
+    ("classes", "real_from", "trees"),
+    [
+        (["real", "fake"], "injected", ["inject"]),
+        (["real", "fake"], "survey", ["inject", "survey"]),
+        (["real"], "survey", ["survey"]),
+        (["real"], "injected", ["inject"]),
+        (["fake"], "survey", ["inject"]),
+    ],
+)
+def test_only_the_trees_that_are_needed_are_read(classes: list[str], real_from: str, trees: list[str]) -> None:
+    assert list(input_trees(load_config(None, [f"extract.classes={classes}", f"extract.real_from='{real_from}'"]))) == trees
+
+
+def test_real_galaxies_can_come_from_the_survey_itself(config: Config, tmp_path: Path) -> None:
+    paths = config.paths.model_copy(update={"cutouts": tmp_path / "cutouts"})
+    settings = config.extract.model_copy(update={"real_from": "survey"})
+    extract(config.model_copy(update={"paths": paths, "extract": settings}), World())
+    brick = list_bricks(config.paths.survey)[0]
+    with (
+        open_cutouts(cutout_path(tmp_path / "cutouts", "real", brick)) as own,
+        open_cutouts(cutout_path(config.paths.cutouts, "real", brick)) as injected,
+    ):
+        assert set(own.sources()["rs"]) == {b""}
+        assert set(injected.sources()["id"]) <= set(own.sources()["id"])  # a fake may have come too near to some
