@@ -44,6 +44,10 @@ class InputError(HpcGalaxyError):
     """An input file is missing, unreadable, or not what its name promises."""
 
 
+class OutputError(HpcGalaxyError):
+    """A file cannot be written: no permission, no space, no quota."""
+
+
 class FormatError(HpcGalaxyError):
     """A file written by this package is damaged, incomplete or of another version."""
 

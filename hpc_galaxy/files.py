@@ -10,11 +10,11 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from hpc_galaxy.errors import InputError
+from hpc_galaxy.errors import InputError, OutputError
 
 
 @contextmanager
@@ -31,16 +31,24 @@ def whole_file(path: Path) -> Iterator[Path]:
     ------
     Path
         The name to write to.
+
+    Raises
+    ------
+    OutputError
+        The file or its directory cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".partial-{os.getpid()}-{path.name}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         with open(temporary, "rb") as written:
             os.fsync(written.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        raise OutputError(path, f"cannot be written ({error.strerror or error})", "check permissions, quota and free space") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -98,6 +98,8 @@ class Ledger:
                 )
         elif self._found(outputs):
             raise StaleOutputError(self.directory, f"holds files that 'hpc-galaxy {self.stage}' did not make", "choose another [paths]")
+        # An earlier run's receipt must not vouch for what this one is about to make.
+        (self.directory / LEDGER).unlink(missing_ok=True)
         write_json(marker, {"stage": self.stage, "fingerprint": self.fingerprint, "seed": config.seed, "code_version": __version__})
         config.save(self.directory / "config.toml")
 
@@ -105,7 +107,6 @@ class Ledger:
         return [path for pattern in outputs for path in self.directory.glob(pattern)]
 
     def _clear(self, outputs: Sequence[str]) -> None:
-        (self.directory / LEDGER).unlink(missing_ok=True)
         for path in self._found(outputs):
             if path.is_dir():
                 shutil.rmtree(path)

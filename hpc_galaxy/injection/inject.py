@@ -36,11 +36,10 @@ def inject(config: Config, world: World, overwrite: bool = False) -> None:
     """Inject ``[injection]`` galaxies into every brick of ``paths.survey``, into ``paths.obiwan``; continues where it stopped."""
     survey, root = config.paths.survey, config.paths.obiwan
     require_complete(survey, "survey")
+    cells = read_bricks(survey)
+    items = [(brick, number) for brick in list_bricks(survey) for number in range(config.injection.realisations)]
     ledger = Ledger(root, "inject", fingerprint(config, "injection", survey))
     ledger.open(config, world, overwrite, ("coadd", "tractor", "obiwan"))
-    cells = read_bricks(survey)
-    bricks = list_bricks(survey)
-    items = [(brick, number) for brick in bricks for number in range(config.injection.realisations)]
     watch = Stopwatch()
     entries = [Realisation(config, _cell(cells, survey, brick), number).make(watch) for brick, number in track(world, "inject", items)]
     ledger.close(world, entries)

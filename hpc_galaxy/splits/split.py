@@ -70,7 +70,8 @@ def split(config: Config, world: World, overwrite: bool = False) -> None:
         scale = _scales(world, sources, order["train"])
     items = [(name, number) for name in SPLITS for number in range(-(-len(order[name]) // SHARD_SIZE))]
     done = [_make_shard(root, sources, order, item, scale, watch) for item in track(world, "split", items)]
-    shards = sorted((entry for part in world.allgather(done) for entry in part), key=lambda entry: items.index(entry[0]))
+    made = {item: (shard, part) for rank in world.allgather(done) for item, shard, part in rank}
+    shards = [(item, *made[item]) for item in items]
     statistics = finish(scale, [part for (name, _), _, part in shards if name == "train"])
     manifest = Manifest(
         code_version=__version__,
@@ -143,8 +144,9 @@ def _shuffled(table: np.ndarray, rows: np.ndarray, seed: int) -> np.ndarray:
 
 def _scales(world: World, sources: Sources, train: np.ndarray) -> np.ndarray:
     """Return each channel's scale from a few training stamps of every file. Collective."""
-    chosen = [train[sources.file[train] == number] for number in range(len(sources.files))]
-    samples = [rows[np.argsort(sources.row[rows])][:SAMPLE] for rows in chosen if len(rows)]
+    ordered = train[np.lexsort((sources.row[train], sources.file[train]))]
+    borders = np.flatnonzero(np.diff(sources.file[ordered])) + 1
+    samples = [rows[:SAMPLE] for rows in np.split(ordered, borders)]
     medians = world.allgather([(n, typical_invvar(sources.stamps(samples[n]))) for n in world.share(range(len(samples)))])
     return scales([median for _, median in sorted(entry for part in medians for entry in part)])
 

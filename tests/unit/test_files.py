@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hpc_galaxy.errors import InputError
+from hpc_galaxy.errors import InputError, OutputError
 from hpc_galaxy.files import read_json, sha256, shown, whole_file, write_json, write_text
 
 
@@ -54,7 +55,7 @@ def test_a_failed_block_keeps_the_earlier_file(tmp_path: Path) -> None:
 
 
 def test_a_block_that_wrote_nothing_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError), whole_file(tmp_path / "a.txt"):
+    with pytest.raises(OutputError, match="No such file"), whole_file(tmp_path / "a.txt"):
         pass
     assert list(tmp_path.iterdir()) == []
 
@@ -93,3 +94,12 @@ def test_paths_below_the_working_directory_are_shown_relative(tmp_path: Path, mo
     monkeypatch.chdir(tmp_path)
     assert shown(tmp_path / "run" / "DONE") == "run/DONE"
     assert shown(Path("/elsewhere/run")) == "/elsewhere/run"
+
+
+def test_what_cannot_be_written_is_one_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OutputError, match=r"file/a\.json: cannot be written \(File exists\); check permissions, quota and free space"):
+        write_json(tmp_path / "file" / "a.json", {})
+    with pytest.raises(OutputError, match="No space left on device"), whole_file(tmp_path / "b.bin"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file"]

@@ -109,7 +109,7 @@ def cutouts(root: Path, bricks: int, each: int) -> Config:
         item: dict[str, object] = {"brick": f"{number:04d}p060"}
         for label, value in LABELS.items():
             table = sources(bricks, each, value)
-            table = table[table["brick"] == item["brick"].encode()]  # type: ignore[attr-defined]
+            table = table[table["brick"] == item["brick"].encode()]
             images = rng.normal(0, 0.01, (each, *STAMP_SHAPE)).astype(np.float32)
             images[..., 3:] = 1e4
             images[..., 0, 0, :] = value

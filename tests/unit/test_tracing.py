@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from hpc_galaxy.tracing import progress
@@ -34,7 +36,7 @@ def test_progress_is_said_ever_more_rarely(clock: Clock, capsys: pytest.CaptureF
 
 
 def test_a_slow_first_item_is_waited_for_in_silence(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
-    def slow():  # type: ignore[no-untyped-def]
+    def slow() -> Iterator[int]:
         clock.now += 60
         yield 1
 

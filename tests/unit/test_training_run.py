@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+import struct
 from pathlib import Path
 
 import pytest
 import sample_shards
 import torch
+from tensorboardX.proto.event_pb2 import Event
 
 from hpc_galaxy.config import load_config
 from hpc_galaxy.errors import InputError, StageError, StaleOutputError
@@ -41,6 +43,18 @@ def rows(root: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (root / "run" / "metrics.jsonl").read_text().splitlines()]
 
 
+def tensorboard_scalars(directory: Path) -> dict[tuple[str, int], float]:
+    """Read what TensorBoard would show: length (8 bytes), checksum (4), an Event, checksum (4), and so on."""
+    (path,) = directory.glob("events*")
+    content, scalars = path.read_bytes(), {}
+    while content:
+        (length,) = struct.unpack("<Q", content[:8])
+        event = Event.FromString(content[12 : 12 + length])
+        scalars |= {(value.tag, event.step): value.simple_value for value in event.summary.value}
+        content = content[16 + length :]
+    return scalars
+
+
 def assert_same_result(one: Path, other: Path) -> None:
     first, second = (read_checkpoint(checkpoint_path(root / "run", EPOCHS)) for root in (one, other))
     for name, tensor in first["model"].items():
@@ -61,7 +75,10 @@ def test_it_learns_and_leaves_everything(finished: Path) -> None:
     assert [row["epoch"] for row in rows(finished)] == [1, 2, 3]
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == [f"epoch_000{epoch}.pt" for epoch in (1, 2, 3)]
     assert (run / "learning_curve.png").stat().st_size > 10_000
-    assert list((run / "tensorboard").glob("events*"))
+    expected = {
+        (name.replace("_", "/", 1), row["epoch"]): value for row in rows(finished) for name, value in row.items() if name != "epoch"
+    }
+    assert tensorboard_scalars(run / "tensorboard") == pytest.approx(expected)
     assert load_config(run / "config.toml").train.epochs == EPOCHS
 
 

@@ -155,10 +155,10 @@ def test_leaving_early(code: object, aborted: list[int], capsys: pytest.CaptureF
     comm = Comm()
     if aborted:
         with pytest.raises(SystemExit), guard(World(1, 2, comm=comm)):
-            sys.exit(code)  # type: ignore[arg-type]
+            sys.exit(code)
     else:
         with guard(World(1, 2, comm=comm)):
-            sys.exit(code)  # type: ignore[arg-type]
+            sys.exit(code)
 
     assert comm.aborted == aborted
     assert ("text" in capsys.readouterr().err) == (code == "text")
