@@ -6,13 +6,18 @@ under its final name may trust that its writer finished.
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import hashlib
 import json
 import os
+import socket
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from hpc_galaxy.errors import InputError, OutputError
 
@@ -49,6 +54,51 @@ def whole_file(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def remove_partial(path: Path) -> None:
+    """Remove what killed processes have left of writing `path`. To be called by whoever alone may write it now."""
+    for leftover in path.parent.glob(f".partial-*-{path.name}"):
+        leftover.unlink(missing_ok=True)
+
+
+@contextmanager
+def lock(path: Path) -> Iterator[None]:
+    """Hold a lock file while the block runs. The system lets go of it when the process ends, however it ends.
+
+    Where the file system has no locks (some mounts of Lustre) a line on stderr says so, and the block runs without.
+
+    Raises
+    ------
+    OutputError
+        Another process holds it, or the file cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = open(path, "a+", encoding="utf-8")  # noqa: SIM115
+    except OSError as error:
+        raise OutputError(path, f"cannot be written ({error.strerror})", "check permissions, quota and free space") from error
+    with file:
+        _lock(file, path)
+        yield
+
+
+def _lock(file: TextIO, path: Path) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        holder = file.read().strip() or "unknown"
+        raise OutputError(path.parent, f"another job is writing here ({holder})", "wait for its end, or choose another [paths]") from None
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+            raise
+        print(f"hpc-galaxy: {path.parent}: this file system has no locks; do not start a second job here", file=sys.stderr)
+        return
+    job = f", Slurm job {os.environ['SLURM_JOB_ID']}" if "SLURM_JOB_ID" in os.environ else ""
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {socket.gethostname()}{job}, since {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
+    file.flush()
 
 
 def write_text(path: Path, text: str) -> None:

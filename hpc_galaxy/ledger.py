@@ -1,14 +1,15 @@
 """What a stage has promised and what it has done, in its own output directory.
 
 ``stage.json`` and ``config.toml`` are written before the first item: they say which configuration the outputs belong to.
-``ledger.json`` is written after the last one: where it is, the stage is complete.
+``ledger.json`` is written after the last one: where it is, the stage is complete. While a job works there it holds ``.lock``.
 """
 
 from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,10 @@ from typing import Any
 from hpc_galaxy import __version__
 from hpc_galaxy.config import Config
 from hpc_galaxy.errors import InputError, StaleOutputError
-from hpc_galaxy.files import read_json, write_json
+from hpc_galaxy.files import lock, read_json, write_json
 from hpc_galaxy.world import World
 
-MARKER, LEDGER = "stage.json", "ledger.json"
+MARKER, LEDGER, LOCK = "stage.json", "ledger.json", ".lock"
 
 
 def fingerprint(config: Config, section: str, *inputs: Path) -> str:
@@ -57,8 +58,9 @@ class Ledger:
     stage: str
     fingerprint: str
 
-    def open(self, config: Config, world: World, overwrite: bool, outputs: Sequence[str]) -> None:
-        """Claim the directory for this configuration; outputs of an interrupted run with the same one stay. Collective.
+    @contextmanager
+    def claim(self, config: Config, world: World, overwrite: bool, outputs: Sequence[str]) -> Iterator[None]:
+        """Own the directory for this configuration while the block runs; outputs of an interrupted run with the same one stay. Collective.
 
         Parameters
         ----------
@@ -75,12 +77,16 @@ class Ledger:
         ------
         StaleOutputError
             The directory holds outputs of another configuration or other inputs, or files that this stage did not make.
+        OutputError
+            Another job is writing there.
         """
-        if world.is_root:
-            self._claim(config, overwrite, outputs)
-        world.barrier()
+        with lock(self.directory / LOCK) if world.is_root else nullcontext():
+            if world.is_root:
+                self._prepare(config, overwrite, outputs)
+            world.barrier()
+            yield
 
-    def _claim(self, config: Config, overwrite: bool, outputs: Sequence[str]) -> None:
+    def _prepare(self, config: Config, overwrite: bool, outputs: Sequence[str]) -> None:
         marker = self.directory / MARKER
         if marker.exists():
             before = read_json(marker, f"hpc-galaxy {self.stage}")

@@ -43,6 +43,8 @@ class World:
         The same on this node.
     launcher : str
         ``serial``, ``mpirun``, ``mpiexec`` or ``srun``.
+    threads : bool
+        Whether several threads may speak MPI at once.
     comm : mpi4py.MPI.Comm or None
         None when the job is a single process started without a launcher.
     """
@@ -52,6 +54,7 @@ class World:
     local_rank: int = 0
     local_size: int = 1
     launcher: str = "serial"
+    threads: bool = False
     comm: Any = field(default=None, repr=False, compare=False)
 
     @property
@@ -157,7 +160,8 @@ def detect(environ: Mapping[str, str] = os.environ) -> World:
     comm = MPI.COMM_WORLD
     check_size(launcher, expected, comm.size)
     node = comm.Split_type(MPI.COMM_TYPE_SHARED)
-    world = World(comm.rank, comm.size, node.rank, node.size, launcher, comm)
+    threads = MPI.Query_thread() == MPI.THREAD_MULTIPLE
+    world = World(comm.rank, comm.size, node.rank, node.size, launcher, threads, comm)
     node.Free()
     return world
 

@@ -1,42 +1,88 @@
-"""How far rank 0 is, said now and then."""
+"""How far a job is, said by rank 0 now and then."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeVar
 
 from hpc_galaxy.world import World
 
 T = TypeVar("T")
 FIRST_SECONDS, LONGEST_SECONDS = 5.0, 60.0  # the waits double, so that a long job's log stays short
+FAILED = "failed"  # what a stage counts its failures as
 
 
-def track(world: World, stage: str, items: Sequence[T]) -> Iterator[T]:
-    """Yield this rank's share of `items`; rank 0 says now and then how far it is.
+class Pace:
+    """When it is time to say something."""
+
+    def __init__(self) -> None:
+        self._start = time.monotonic()
+        self._wait = FIRST_SECONDS
+        self._due = self._start + self._wait
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since this was made."""
+        return time.monotonic() - self._start
+
+    def due(self) -> bool:
+        """Return whether the wait is over, and begin the next one if it is."""
+        now = time.monotonic()
+        if now <= self._due:
+            return False
+        self._wait = min(2 * self._wait, LONGEST_SECONDS)
+        self._due = now + self._wait
+        return True
+
+
+class Progress:
+    """The progress of a work list.
 
     Parameters
     ----------
     world : World
-        Decides the share.
-    stage : str
-        Name printed with the progress.
-    items : sequence
-        The work of the whole job.
+        Rank 0 speaks.
+    stage, unit : str
+        ``extract`` and ``bricks`` make ``extract: 12 of 480 bricks, ...``.
     """
-    mine = world.share(items)
-    yield from announce(world, stage, "items", mine, len(mine))
+
+    def __init__(self, world: World, stage: str, unit: str) -> None:
+        self._world, self._stage, self._unit = world, stage, unit
+        self._pace = Pace()
+        self._items = self._finished = 0
+        self._cost = self._spent = 0.0
+
+    def expect(self, items: int, cost: float) -> None:
+        """Say how many items there are, and what all of them cost together, in any unit."""
+        self._items, self._cost = items, cost
+
+    def done(self, cost: float, counts: Iterable[Mapping[str, int]]) -> None:
+        """Note that an item is finished; `counts` are what every rank has counted so far."""
+        self._finished += 1
+        self._spent += cost
+        if self._pace.due():
+            self._world.say(f"{self._stage}: {self._finished:,} of {self._items:,} {self._unit}{self._totals(counts)}{self._left()}")
+
+    def _totals(self, counts: Iterable[Mapping[str, int]]) -> str:
+        total: Counter[str] = Counter()
+        for part in counts:
+            total.update(part)
+        return "".join(f", {amount:,} {name}{self._rate(name, amount)}" for name, amount in total.items() if amount and name != self._unit)
+
+    def _rate(self, name: str, amount: int) -> str:
+        return "" if name == FAILED else f" ({amount / self._pace.elapsed:,.0f}/s)"
+
+    def _left(self) -> str:
+        return f", {self._pace.elapsed / self._spent * (self._cost - self._spent):.0f} s to go" if self._spent > 0 else ""
 
 
 def announce(world: World, stage: str, unit: str, items: Iterable[T], total: int) -> Iterator[T]:
     """Yield `items`, of which there are `total`; rank 0 says now and then how many are done and how long the rest will take."""
-    start = time.monotonic()
-    wait, due = FIRST_SECONDS, start + FIRST_SECONDS
-    for done, item in enumerate(items):
-        now = time.monotonic()
-        if done and now > due:
-            left = (now - start) / done * (total - done)
-            world.say(f"{stage}: rank 0 of {world.size} did {done:,} of its {total:,} {unit}, {left:.0f} s to go")
-            wait = min(2 * wait, LONGEST_SECONDS)
-            due = now + wait
+    progress = Progress(world, stage, unit)
+    progress.expect(total, total)
+    for number, item in enumerate(items):
+        if number:
+            progress.done(1, ())
         yield item

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -56,14 +57,20 @@ class Stopwatch:
         unit : str
             The count that the rate is given in (for example ``cutouts``).
         """
-        ranks = world.allgather((self.elapsed, dict(self.counts), dict(self.seconds)))
-        wall = max(elapsed for elapsed, _, _ in ranks)
-        counts, seconds = _add(c for _, c, _ in ranks), _add(s for _, _, s in ranks)
+        ranks = world.allgather((self.elapsed, dict(self.counts), dict(self.seconds), peak_memory()))
+        wall, memory = max(elapsed for elapsed, *_ in ranks), max(peak for *_, peak in ranks)
+        counts, seconds = _add(counts for _, counts, _, _ in ranks), _add(seconds for _, _, seconds, _ in ranks)
         done = ", ".join(f"{amount:,.0f} {name}" for name, amount in counts.items()) or f"0 {unit}"
         rate = counts.get(unit, 0) / wall
         where = ", ".join(f"{name} {value:.1f} s" for name, value in seconds.items())
-        line = f"{stage}: {done} in {wall:.1f} s on {world.size} rank{'s' * (world.size > 1)} ({rate:,.1f} {unit}/s)"
+        ranks_and_memory = f"{world.size} rank{'s' * (world.size > 1)}, each of at most {memory / 1e6:,.0f} MB"
+        line = f"{stage}: {done} in {wall:.1f} s on {ranks_and_memory} ({rate:,.1f} {unit}/s)"
         return f"{line}; summed over ranks: {where}" if where else line
+
+
+def peak_memory() -> int:
+    """Return the largest resident memory that this process has had, bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _add(tables: Iterator[dict[str, float]] | Iterator[dict[str, int]]) -> dict[str, float]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import pytest
 
+from hpc_galaxy.schedule import deal
 from hpc_galaxy.tracing import progress
 from hpc_galaxy.tracing.spans import Stopwatch
 from hpc_galaxy.world import World
@@ -31,8 +33,8 @@ def test_progress_is_said_ever_more_rarely(clock: Clock, capsys: pytest.CaptureF
     for _ in progress.announce(World(), "extract", "items", range(1000), 1000):
         clock.now += 1
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "extract: rank 0 of 1 did 6 of its 1,000 items, 994 s to go"
-    assert [int(line.split()[6]) for line in lines[:6]] == [6, 17, 38, 79, 140, 201]
+    assert lines[0] == "extract: 6 of 1,000 items, 994 s to go"
+    assert [int(line.split()[1]) for line in lines[:6]] == [6, 17, 38, 79, 140, 201]
 
 
 def test_a_slow_first_item_is_waited_for_in_silence(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
@@ -44,13 +46,19 @@ def test_a_slow_first_item_is_waited_for_in_silence(clock: Clock, capsys: pytest
     assert capsys.readouterr().out == ""
 
 
-def test_other_ranks_are_silent_and_take_their_share(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
-    taken = []
-    for item in progress.track(World(rank=1, size=3), "split", list(range(30))):
+def test_other_ranks_are_silent(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    for _ in progress.announce(World(rank=1, size=3), "split", "shards", range(30), 30):
         clock.now += 10
-        taken.append(item)
-    assert taken == list(range(1, 30, 3))
     assert capsys.readouterr().out == ""
+
+
+def test_dealt_work_says_what_was_counted_and_estimates_the_rest_by_cost(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    watch = Stopwatch()
+    for cost in deal(World(), "extract", "bricks", [1.0, 6.0, 3.0], watch, costs=[1.0, 6.0, 3.0]):
+        clock.now += 2 * cost
+        watch.count("cutouts", 1200)
+        watch.count("failed", cost == 6)
+    assert capsys.readouterr().out.splitlines() == ["extract: 1 of 3 bricks, 1,200 cutouts (100/s), 1 failed, 8 s to go"]
 
 
 def test_summary_says_what_was_done_how_fast_and_where_the_time_went(clock: Clock) -> None:
@@ -63,4 +71,8 @@ def test_summary_says_what_was_done_how_fast_and_where_the_time_went(clock: Cloc
         clock.now += 4
         raise ValueError
     line = watch.summary(World(), "extract", "cutouts")
-    assert line == "extract: 1,000 cutouts in 10.0 s on 1 rank (100.0 cutouts/s); summed over ranks: read 6.0 s, write 4.0 s"
+    line, memory = re.sub(r"at most (\d+) MB", "at most N MB", line), int(re.findall(r"at most (\d+) MB", line)[0])
+    assert line == (
+        "extract: 1,000 cutouts in 10.0 s on 1 rank, each of at most N MB (100.0 cutouts/s); summed over ranks: read 6.0 s, write 4.0 s"
+    )
+    assert 20 < memory < 20_000
