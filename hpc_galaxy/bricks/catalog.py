@@ -2,93 +2,238 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from hpc_galaxy.bricks.images import BANDS
 from hpc_galaxy.bricks.layout import read_table
 from hpc_galaxy.errors import InputError
 
 PER_BAND = ("flux", "flux_ivar", "mw_transmission", "nobs", "psfsize")
+COMMON = ("brickid", "objid", "ra", "dec", "bx", "by")  # called so in every release
 
-CATALOG_DTYPE = np.dtype(
-    [
-        ("release", "<i4"),
-        ("brickid", "<i4"),
-        ("objid", "<i4"),
-        ("brick_primary", "?"),
-        ("type", "S4"),
-        ("ra", "<f8"),
-        ("dec", "<f8"),
-        ("bx", "<f4"),  # 0-indexed
-        ("by", "<f4"),
-        *[(f"{name}_{band}", "<f4") for name in PER_BAND for band in BANDS],
-        ("sersic", "<f4"),
-        ("shape_r", "<f4"),
-        ("shape_e1", "<f4"),
-        ("shape_e2", "<f4"),
-    ]
+
+def catalog_dtype(bands: Sequence[str] = ("g", "r", "z")) -> np.dtype[Any]:
+    """Return the columns of the common table for some of the bands g, r, i, z: names and units of DR9."""
+    return np.dtype(
+        [
+            ("release", "<i4"),  # 9010 is DR9 of the south, 9011 of the north
+            ("brickid", "<i4"),
+            ("objid", "<i4"),  # release, brickid and objid together are unique
+            ("brick_primary", "?"),  # inside the brick's own cell, not in the overlap with its neighbours
+            ("type", "S4"),  # without padding: PSF, SIMP, REX, EXP, DEV, COMP, SER, DUP
+            ("ra", "<f8"),  # degrees
+            ("dec", "<f8"),  # degrees
+            ("bx", "<f4"),  # pixels, 0-indexed
+            ("by", "<f4"),  # pixels, 0-indexed
+            ("maskbits", "<i4"),  # the release's bits; 0 before DR8, which has none
+            # Nanomaggies as observed, 1/nanomaggies^2, Galactic transmission (0 to 1), exposures, FWHM of the PSF in arcsec.
+            *[(f"{name}_{band}", "<f4") for name in PER_BAND for band in bands],
+            *[(f"allmask_{band}", "<i4") for band in bands],  # bits that all exposures share at the centre
+            ("sersic", "<f4"),  # index; 0 for a point source
+            ("shape_r", "<f4"),  # half-light radius along the major axis, arcsec; 0 for a point source
+            ("shape_e1", "<f4"),  # ellipticity components, |e| = (a - b) / (a + b)
+            ("shape_e2", "<f4"),
+        ]
+    )
+
+
+CATALOG_DTYPE = catalog_dtype()
+"""The common table for the bands g, r, z."""
+
+
+@dataclass(frozen=True)
+class Releases:
+    """What a family of data releases calls the columns of the common table.
+
+    Attributes
+    ----------
+    name : str
+        For people.
+    mark : str
+        The column by which the family is recognised; the first family whose mark is there it is.
+    bands : tuple of str
+        Bands of the release. DR3 and DR5 have columns of u, i and Y as well, but no such coadds; DR5's hold zeros.
+    prefix : str
+        Of the columns of a band.
+    order : str
+        The bands of array columns, in order; empty where each band has columns of its own.
+    shapes : tuple of str
+        Columns of the shape that a catalog has to have.
+    other_shapes : tuple of str
+        Columns of the shape that are 0 where they are absent.
+    """
+
+    name: str
+    mark: str
+    bands: tuple[str, ...]
+    prefix: str
+    order: str
+    shapes: tuple[str, ...]
+    other_shapes: tuple[str, ...]
+
+    def native(self, name: str, band: str) -> str:
+        """Return what the column `name` (such as ``flux``) of a band is called."""
+        return f"{self.prefix}{name}" if self.order else f"{self.prefix}{name}_{band}"
+
+    def of_band(self, band: str) -> list[str]:
+        """Return what all columns of a band are called."""
+        return [self.native(name, band) for name in (*PER_BAND, "allmask")]
+
+
+TWO_SHAPES = ("shapeexp_r", "shapedev_r")
+TWO_ELLIPTICITIES = ("shapeexp_e1", "shapeexp_e2", "shapedev_e1", "shapedev_e2", "fracdev")
+ONE_SHAPE = ("shape_r", "shape_e1", "shape_e2", "sersic")
+# Sources: the pages "catalogs" of each release at legacysurvey.org.
+FAMILIES = (
+    Releases("DR3", "decam_flux", ("g", "r", "z"), "decam_", "ugrizY", TWO_SHAPES, TWO_ELLIPTICITIES),
+    Releases("DR5 or DR8", "shapeexp_r", ("g", "r", "z"), "", "", TWO_SHAPES, TWO_ELLIPTICITIES),
+    Releases("DR9 or DR10", "shape_r", ("g", "r", "i", "z"), "", "", ONE_SHAPE, ()),
 )
-"""The common table: Legacy Surveys DR9 names and units (nanomaggies, arcsec, degrees)."""
+DR3_RELEASE = 3000  # DR3 has no such column; the number follows the rule of all later releases
+SIMP_RADIUS = 0.45  # arcsec: DR3's "simple" galaxy is a round exponential of this fixed size
+POINT_TYPES = (b"PSF", b"DUP")
+INDEX_OF_TYPE = {b"PSF": 0.0, b"DUP": 0.0, b"SIMP": 1.0, b"REX": 1.0, b"EXP": 1.0, b"DEV": 4.0}
 
-SERSIC_OF_TYPE = {b"PSF": 0.0, b"REX": 1.0, b"EXP": 1.0, b"DEV": 4.0}
 
-
-def read_catalog(path: Path) -> np.ndarray:
-    """Read a Tractor catalog of DR5 or DR8 (``shapeexp_r``) or DR9 or DR10 (``shape_r``).
+def read_catalog(path: Path, bands: Sequence[str] = ("g", "r", "z"), extra: Sequence[str] = ()) -> np.ndarray:
+    """Read a Tractor catalog of DR3, DR5, DR8, DR9 or DR10, recognised by its columns, into the common table.
 
     Parameters
     ----------
     path : Path
-        ``tractor-<brick>.fits``.
+        ``tractor-<brick>.fits``, or the same name under another FITS suffix. Column names in any letter case.
+    bands : sequence of str
+        Any of g, r, i, z.
+    extra : sequence of str
+        Columns of the file wanted besides the common ones, in any letter case.
 
     Returns
     -------
-    ndarray, shape (N,), `CATALOG_DTYPE`
-        In the file's order; ``type`` without padding.
+    ndarray, shape (N,), `catalog_dtype` (bands) and then the `extra` columns under the names asked for
+        In the file's order, duplicates (type ``DUP``) included; native byte order. A composite galaxy (``COMP``) has the shape
+        of the component that holds more of its light.
 
     Raises
     ------
     InputError
-        The file is missing, or lacks columns of both families of releases.
+        The file is missing or unreadable, or lacks columns, a band or an extra column.
     """
-    table = read_table(path)
-    names = set(table.dtype.names or ())
-    shapes = {"shape_r", "shape_e1", "shape_e2", "sersic"} if "shape_r" in names else {"shapeexp_r", "shapedev_r"}
-    copied = [name for name in CATALOG_DTYPE.names or () if not name.startswith(("shape_", "sersic"))]
-    absent = sorted((shapes | set(copied)) - names)
-    if absent:
-        raise InputError(
-            path, f"lacks the columns {', '.join(absent)}, expected a Tractor catalog of DR5, DR8, DR9 or DR10", "check the release"
-        )
-    catalog = np.zeros(len(table), CATALOG_DTYPE)
-    for name in copied:
-        catalog[name] = _stripped(table[name]) if name == "type" else table[name]
-    if "shape_r" in names:
-        for name in ("shape_r", "shape_e1", "shape_e2", "sersic"):
-            catalog[name] = table[name]
-    else:
-        _fill_old_shapes(catalog, table)
+    common = catalog_dtype(bands)
+    new = [name for name in dict.fromkeys(extra) if name not in (common.names or ())]
+    table = read_table(path, lambda names: _chosen(path, names, bands, new))
+    family = _family(table.dtype.names or ())
+    fields: list[Any] = [*common.descr, *[(name, table.dtype[name.lower()]) for name in new]]
+    catalog = np.zeros(len(table), fields)
+    try:
+        _fill_source(catalog, table)
+        for band in bands:
+            _fill_band(catalog, table, path, family, band)
+        (_fill_two_shapes if family.shapes == TWO_SHAPES else _fill_one_shape)(catalog, table)
+    except (ValueError, TypeError) as error:
+        raise InputError(path, f"has a column of another kind than a Tractor catalog ({error})", "copy the file again") from error
+    for name in new:
+        catalog[name] = table[name.lower()]
     return catalog
 
 
-def _stripped(types: np.ndarray) -> np.ndarray:
-    """Return morphological types as bytes without the padding that some releases have ('REX ')."""
-    return np.char.strip(types.astype("S"))
+def _family(names: Sequence[str]) -> Releases:
+    """Return the family of releases that has such columns; the newest one where none is recognised."""
+    return next((family for family in FAMILIES if family.mark in names), FAMILIES[-1])
 
 
-def _fill_old_shapes(catalog: np.ndarray, table: np.ndarray) -> None:
-    """Fill the shape columns from DR5 to DR8 names: one radius for exponential types, another for de Vaucouleurs."""
+def _chosen(path: Path, names: Sequence[str], bands: Sequence[str], extra: Sequence[str]) -> list[str]:
+    """Return which columns of a catalog have to be read."""
+    family = _family(names)
+    needed = [*COMMON, "brick_primary", "type", *family.shapes, *(() if family.order else ("release",))]
+    _require(path, names, needed)
+    for band in bands:
+        columns = family.of_band(band)
+        if band not in family.bands or not set(columns) & set(names):
+            has = ", ".join(other for other in family.bands if family.native("flux", other) in names)
+            raise InputError(
+                path, f"has no columns of band {band}, {family.name} with the bands {has}", "take the band out of extract.bands"
+            )
+        needed += columns
+    _require(path, names, needed)
+    for name in extra:
+        if name.lower() not in names:
+            near = ", ".join(difflib.get_close_matches(name.lower(), names, 3)) or "not there either"
+            raise InputError(path, f"has no column {name!r}; the nearest names are {near}", "correct the expression that uses it")
+    optional = [name for name in ("maskbits", *family.other_shapes) if name in names]
+    return list(dict.fromkeys([*needed, *optional, *[name.lower() for name in extra]]))
+
+
+def _require(path: Path, names: Sequence[str], needed: Sequence[str]) -> None:
+    absent = sorted(set(needed) - set(names))
+    if absent:
+        problem = f"lacks the columns {', '.join(absent)}, expected a Tractor catalog of DR3, DR5, DR8, DR9 or DR10"
+        raise InputError(path, problem, "check the release")
+
+
+def _fill_source(catalog: np.ndarray, table: np.ndarray) -> None:
+    """Fill the columns that have nothing to do with bands or shapes."""
     names = table.dtype.names or ()
-    kind = np.where(catalog["type"] == b"DEV", "dev", "exp")
-    for new, old in (("shape_r", "r"), ("shape_e1", "e1"), ("shape_e2", "e2")):
-        for model in ("exp", "dev"):
-            column = f"shape{model}_{old}"
-            if column in names:
-                catalog[new] = np.where(kind == model, table[column], catalog[new])
-    catalog["sersic"] = [SERSIC_OF_TYPE.get(kind, 1.0) for kind in catalog["type"]]
+    for name in COMMON:
+        catalog[name] = table[name]
+    catalog["type"] = _stripped(table["type"])
+    primary = table["brick_primary"]
+    catalog["brick_primary"] = _stripped(primary) == b"T" if primary.dtype.kind in "SU" else primary
+    catalog["release"] = table["release"] if "release" in names else DR3_RELEASE
+    if "maskbits" in names:
+        catalog["maskbits"] = table["maskbits"]
+
+
+def _stripped(texts: np.ndarray) -> np.ndarray:
+    """Return texts as bytes without the padding that some releases have ('REX ')."""
+    return np.char.strip(texts.astype("S"))
+
+
+def _fill_band(catalog: np.ndarray, table: np.ndarray, path: Path, family: Releases, band: str) -> None:
+    """Fill the columns of one band, out of arrays over all bands in DR3."""
+    for name in (*PER_BAND, "allmask"):
+        native = family.native(name, band)
+        values = table[native]
+        if family.order:
+            if values.shape != (len(table), len(family.order)):
+                expected = f"expected {len(family.order)}, the bands {family.order}"
+                raise InputError(path, f"column {native} has {values[:1].size} values a row, {expected}", "check the release")
+            values = values[:, family.order.index(band)]
+        catalog[f"{name}_{band}"] = values
+
+
+def _fill_one_shape(catalog: np.ndarray, table: np.ndarray) -> None:
+    """Fill the shapes of DR9 and DR10; their index is that of free Sersic fits alone, other types fix theirs."""
+    for name in ONE_SHAPE:
+        catalog[name] = table[name]
+    _fill_index(catalog)
+
+
+def _fill_two_shapes(catalog: np.ndarray, table: np.ndarray) -> None:
+    """Fill the shapes of DR3 to DR8: one of an exponential, another of a de Vaucouleurs profile; a composite has both."""
+    names, kind = table.dtype.names or (), catalog["type"]
+    dev = kind == b"DEV"
+    if "fracdev" in names:
+        dev |= (kind == b"COMP") & (table["fracdev"] > 0.5)
+    for part in ("r", "e1", "e2"):
+        exp_part, dev_part = (table[f"shape{model}_{part}"] if f"shape{model}_{part}" in names else 0 for model in ("exp", "dev"))
+        catalog[f"shape_{part}"] = np.where(dev, dev_part, exp_part)
+    catalog["shape_r"][kind == b"SIMP"] = SIMP_RADIUS
+    catalog["sersic"] = np.where(dev, 4.0, 1.0)
+    _fill_index(catalog)
+
+
+def _fill_index(catalog: np.ndarray) -> None:
+    """Fill the Sersic index of the types that fix it; point sources have no shape."""
+    for kind, index in INDEX_OF_TYPE.items():
+        catalog["sersic"][catalog["type"] == kind] = index
+    point = np.isin(catalog["type"], POINT_TYPES)
+    for name in ("shape_r", "shape_e1", "shape_e2"):
+        catalog[name][point] = 0
 
 
 def magnitudes(table: np.ndarray, band: str) -> np.ndarray:
@@ -105,9 +250,9 @@ def magnitudes(table: np.ndarray, band: str) -> np.ndarray:
 
 def tractor_columns(catalog: np.ndarray, brick: str) -> np.ndarray:
     """Return the common table with the ``brickname`` column that Tractor catalogs carry."""
-    fields: list[Any] = [("brickname", "S8"), *CATALOG_DTYPE.descr]
+    fields: list[Any] = [("brickname", "S8"), *catalog.dtype.descr]
     table = np.zeros(len(catalog), fields)
     table["brickname"] = brick.encode()
-    for name in CATALOG_DTYPE.names or ():
+    for name in catalog.dtype.names or ():
         table[name] = catalog[name]
     return table

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import fitsio
@@ -40,6 +41,24 @@ def bricks_path(root: Path) -> Path:
     return root / "survey-bricks.fits.gz"
 
 
+def lookup(path: Path) -> Path | None:
+    """Return `path`, or the same name under another FITS suffix, or None where none of ``.fits.fz``, ``.fits.gz`` and ``.fits`` is there.
+
+    Raises
+    ------
+    InputError
+        It cannot be told whether the file is there.
+    """
+    stem = path.name
+    for suffix in SUFFIXES:
+        stem = stem.removesuffix(suffix)
+    candidates = [path.with_name(stem + suffix) for suffix in SUFFIXES]
+    try:
+        return next((candidate for candidate in candidates if candidate.exists()), None)
+    except OSError as error:
+        raise InputError(path, f"cannot be looked up ({error.strerror})", "check permissions") from error
+
+
 def find(path: Path) -> Path:
     """Return `path`, or the same name under another FITS suffix.
 
@@ -48,70 +67,38 @@ def find(path: Path) -> Path:
     InputError
         None of ``.fits.fz``, ``.fits.gz`` and ``.fits`` is there.
     """
-    stem = path.name
-    for suffix in SUFFIXES:
-        stem = stem.removesuffix(suffix)
-    for suffix in SUFFIXES:
-        candidate = path.with_name(stem + suffix)
-        if candidate.exists():
-            return candidate
-    raise InputError(path, f"no such file, expected {stem} with one of {', '.join(SUFFIXES)}", "check the paths in the configuration")
+    found = lookup(path)
+    if found is None:
+        raise InputError(path, f"no such file, expected it with one of {', '.join(SUFFIXES)}", "check the paths in the configuration")
+    return found
 
 
-def list_bricks(root: Path) -> list[str]:
-    """Return the names of the bricks that have a catalog under `root`, sorted.
-
-    Raises
-    ------
-    InputError
-        There is none.
-    """
-    names = {path.name.removeprefix("tractor-").removesuffix(".fits") for path in root.glob("tractor/*/tractor-*.fits")}
-    if not names:
-        raise InputError(root / "tractor", "holds no tractor-<brick>.fits", "check [paths] or run 'hpc-galaxy survey'")
-    return sorted(names)
-
-
-def list_injected_bricks(root: Path) -> list[str]:
-    """Return the names of the bricks that have a realisation in obiwan's layout, sorted.
-
-    Raises
-    ------
-    InputError
-        There is none.
-    """
-    names = {path.parent.parent.name for path in root.glob("obiwan/*/*/*rs*/simcat-elg-*.fits")}
-    if not names:
-        raise InputError(root / "obiwan", "holds no <brick>/rs*/simcat-elg-<brick>.fits", "check paths.obiwan or run 'hpc-galaxy inject'")
-    return sorted(names)
-
-
-def list_realisations(root: Path, brick: str) -> list[str]:
-    """Return the realisations (``rs0``, ...) of a brick in obiwan's layout, sorted.
-
-    Raises
-    ------
-    InputError
-        There is none.
-    """
-    folder = root / "obiwan" / brick[:3] / brick
-    names = sorted(path.parent.name for path in folder.glob(f"*rs*/simcat-elg-{brick}.fits"))
-    if not names:
-        raise InputError(folder, f"holds no rs*/simcat-elg-{brick}.fits", "check paths.obiwan or run 'hpc-galaxy inject'")
-    return names
-
-
-def read_table(path: Path) -> np.ndarray:
+def read_table(path: Path, choose: Callable[[list[str]], list[str]] | None = None) -> np.ndarray:
     """Read the first table of a FITS file as a structured array of native byte order, column names in lower case.
 
+    Parameters
+    ----------
+    path : Path
+        Also found under another FITS suffix.
+    choose : callable, optional
+        Is given the names of all columns and returns those to read; all are read without it.
+
     Raises
     ------
     InputError
-        The file is missing or not a FITS table.
+        The file is missing or has no readable FITS table.
     """
+    path = find(path)
     try:
-        table = fitsio.read(str(find(path)), ext=1, lower=True)
-    except OSError as error:
+        with fitsio.FITS(str(path), lower=True) as hdus:
+            hdu = next((hdu for hdu in hdus if hdu.get_exttype() in ("BINARY_TBL", "ASCII_TBL")), None)
+            if hdu is None:
+                raise InputError(path, "has no FITS table, expected one", "copy the file again")
+            if hdu.read_header().get("ZTABLE"):
+                raise InputError(path, "is a compressed table, expected a plain one", "run 'funpack' on it")
+            names = [name.lower() for name in hdu.get_colnames()]
+            table = hdu.read(columns=choose(names) if choose else names)
+    except (OSError, ValueError) as error:
         raise InputError(path, f"not a readable FITS table ({error})", "copy the file again") from error
     return np.asarray(table).astype(table.dtype.newbyteorder("="), copy=False)
 

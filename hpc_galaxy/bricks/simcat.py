@@ -1,15 +1,16 @@
-"""obiwan's truth table (``simcat``): written by the injection, read by the extraction."""
+"""The tables of what was injected: obiwan's (``simcat``), written by the injection, and legacysim's; read by the extraction."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-import galsim
 import numpy as np
 from astropy.wcs import WCS
 
 from hpc_galaxy.bricks.images import BANDS
-from hpc_galaxy.bricks.layout import obiwan_path, read_table
+from hpc_galaxy.bricks.layout import read_table
+from hpc_galaxy.bricks.views import View
 from hpc_galaxy.errors import InputError
 
 
@@ -32,28 +33,44 @@ def simcat_table(fakes: np.ndarray, wcs: WCS, transmission: dict[str, float]) ->
     for band in BANDS:
         table[f"{band}flux"], table[f"mw_transmission_{band}"] = fakes[f"flux_{band}"], transmission[band]
     table["n"], table["rhalf"] = fakes["sersic"], fakes["rhalf"]
-    shears = [galsim.Shear(g1=g1, g2=g2) for g1, g2 in zip(fakes["g1"], fakes["g2"], strict=True)]
-    table["e1"], table["e2"] = [shear.e1 for shear in shears], [shear.e2 for shear in shears]
+    distortion = 2 / (1 + fakes["g1"] ** 2 + fakes["g2"] ** 2)  # of unit shear; GalSim is not imported here, it takes 0.6 s a rank
+    table["e1"], table["e2"] = distortion * fakes["g1"], distortion * fakes["g2"]
     return table
 
 
-def read_injected(root: Path, brick: str, rs: str) -> np.ndarray:
-    """Read the rows of a simcat that were really injected: those in ``sim_ids_added``.
+def read_injected(view: View) -> np.ndarray:
+    """Read the galaxies that were really injected: obiwan's in ``sim_ids_added``, legacysim's that did not collide.
 
     Returns
     -------
     structured ndarray
-        With at least ``id``, ``ra``, ``dec``; ``x`` and ``y`` 1-indexed as in the file.
+        The table's own columns in lower case and native byte order, at least ``id``, ``ra``, ``dec``. obiwan's ``x`` and ``y``
+        are 1-indexed, legacysim's ``bx`` and ``by`` 0-indexed, as in the files. Each ``id`` is there once; it can recur in
+        other realisations and bricks.
 
     Raises
     ------
     InputError
-        A table is missing or lacks its columns.
+        A table is missing, lacks its columns or has an ``id`` twice; or nothing is injected into this view.
     """
-    path = obiwan_path(root, brick, rs, "simcat-elg")
-    simcat, added = read_table(path), read_table(obiwan_path(root, brick, rs, "sim_ids_added"))
-    for where, table, columns in ((path, simcat, ("id", "ra", "dec")), (root, added, ("id",))):
-        absent = [name for name in columns if name not in (table.dtype.names or ())]
-        if absent:
-            raise InputError(where, f"lacks the columns {', '.join(absent)}", "expected obiwan's simcat and sim_ids_added")
-    return simcat[np.isin(simcat["id"], added["id"])]
+    if view.injected is None:
+        raise InputError(view.catalog, "belongs to the survey's own bricks, expected a realisation", "check paths.obiwan")
+    table = _read_columns(view.injected, ("id", "ra", "dec") if view.added else ("id", "ra", "dec", "collided"))
+    kept = np.isin(table["id"], _read_columns(view.added, ("id",))["id"]) if view.added else ~table["collided"].astype(bool)
+    table = table[kept]
+    ids, counts = np.unique(table["id"], return_counts=True)
+    if (counts > 1).any():
+        raise InputError(view.injected, f"has id {ids[counts > 1][0]} more than once, expected it once", "leave this realisation out")
+    return table
+
+
+def _read_columns(path: Path, columns: Sequence[str]) -> np.ndarray:
+    """Read a table that has to have some columns of numbers (or truth values)."""
+    table, remedy = read_table(path), "check that it is obiwan's or legacysim's"
+    absent = [name for name in columns if name not in (table.dtype.names or ())]
+    if absent:
+        raise InputError(path, f"lacks the columns {', '.join(absent)}", remedy)
+    for name in columns:
+        if table.dtype[name].kind not in "iufb":
+            raise InputError(path, f"column {name} holds {table.dtype[name]}, expected one number a row", remedy)
+    return table

@@ -17,7 +17,7 @@ from hpc_galaxy.bricks.population import draw_population
 from hpc_galaxy.config import Config, Survey
 from hpc_galaxy.files import shown, whole_file
 from hpc_galaxy.ledger import Ledger, fingerprint
-from hpc_galaxy.tracing.progress import track
+from hpc_galaxy.schedule import deal
 from hpc_galaxy.tracing.spans import Stopwatch
 from hpc_galaxy.world import World
 
@@ -34,13 +34,13 @@ def make_survey(config: Config, world: World, overwrite: bool = False) -> None:
     """
     root = config.paths.survey
     ledger = Ledger(root, "survey", fingerprint(config, "survey"))
-    ledger.open(config, world, overwrite, ("coadd", "tractor", "truth", bricks_path(root).name))
     bricks = survey_bricks(config.survey.bricks, config.survey.ra, config.survey.dec)
     watch = Stopwatch()
-    entries = [_make_brick(config, brick, watch) for brick in track(world, "survey", bricks)]
-    if world.is_root:
-        _write_bricks(root, bricks)
-    ledger.close(world, entries)
+    with ledger.claim(config, world, overwrite, ("coadd", "tractor", "truth", bricks_path(root).name)):
+        entries = [_make_brick(config, brick, watch) for brick in deal(world, "survey", "bricks", bricks, watch)]
+        if world.is_root:
+            _write_bricks(root, bricks)
+        ledger.close(world, entries)
     world.say(watch.summary(world, "survey", "bricks"))
     world.say(f"survey: {shown(root)} (seed {config.seed}, {config.survey.npix} x {config.survey.npix} pixels a brick)")
 

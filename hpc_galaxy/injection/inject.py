@@ -16,19 +16,21 @@ import numpy as np
 from hpc_galaxy.bricks.catalog import read_catalog, tractor_columns
 from hpc_galaxy.bricks.conditions import Conditions, measure
 from hpc_galaxy.bricks.geometry import Brick
-from hpc_galaxy.bricks.images import BANDS, PLANES, header_wcs, read_header, read_planes, write_plane
-from hpc_galaxy.bricks.layout import bricks_path, list_bricks, obiwan_path, read_bricks, read_table, tractor_path, write_table
+from hpc_galaxy.bricks.images import BANDS, PLANES, header_wcs, read_header, read_plane, read_planes, write_plane
+from hpc_galaxy.bricks.layout import bricks_path, coadd_path, lookup, obiwan_path, read_bricks, read_table, tractor_path, write_table
 from hpc_galaxy.bricks.simcat import simcat_table
+from hpc_galaxy.bricks.views import list_bricks
 from hpc_galaxy.config import Config
 from hpc_galaxy.errors import InputError
 from hpc_galaxy.files import shown, whole_file
 from hpc_galaxy.injection.add import add_galaxies
 from hpc_galaxy.injection.properties import collisions, draw_galaxies, templates
 from hpc_galaxy.ledger import Ledger, fingerprint, require_complete
-from hpc_galaxy.tracing.progress import track
+from hpc_galaxy.schedule import deal
 from hpc_galaxy.tracing.spans import Stopwatch
 from hpc_galaxy.world import World
 
+ALLMASK_BIT = {"g": 5, "r": 6, "z": 7}  # of maskbits, DR8 to DR10
 STREAM = 2  # see hpc_galaxy.bricks.survey.STREAM
 
 
@@ -39,10 +41,11 @@ def inject(config: Config, world: World, overwrite: bool = False) -> None:
     cells = read_bricks(survey)
     items = [(brick, number) for brick in list_bricks(survey) for number in range(config.injection.realisations)]
     ledger = Ledger(root, "inject", fingerprint(config, "injection", survey))
-    ledger.open(config, world, overwrite, ("coadd", "tractor", "obiwan"))
     watch = Stopwatch()
-    entries = [Realisation(config, _cell(cells, survey, brick), number).make(watch) for brick, number in track(world, "inject", items)]
-    ledger.close(world, entries)
+    with ledger.claim(config, world, overwrite, ("coadd", "tractor", "obiwan")):
+        dealt = deal(world, "inject", "realisations", items, watch)
+        entries = [Realisation(config, _cell(cells, survey, brick), number).make(watch) for brick, number in dealt]
+        ledger.close(world, entries)
     world.say(watch.summary(world, "inject", "fakes"))
     world.say(f"inject: {shown(root)} (seed {config.seed})")
 
@@ -105,6 +108,7 @@ class Realisation:
         wcs = header_wcs(read_header(survey, name, "image", "r"))
         measured, _ = measure(rng, fakes[~skipped], conditions, wcs, self.brick)
         measured["objid"] += catalog["objid"].max() + 1
+        mark_masked(measured, coadd_path(survey, name, "image", "r").with_name(f"legacysurvey-{name}-maskbits.fits.fz"))
         with watch.span("write"):
             self._write_planes(planes)
             self._write_tables(np.concatenate([catalog, measured]), simcat_table(fakes, wcs, conditions.transmission), skipped)
@@ -129,6 +133,21 @@ class Realisation:
 
     def _table(self, name: str) -> Path:
         return obiwan_path(self.config.paths.obiwan, self.brick.name, self.rs, name)
+
+
+def mark_masked(measured: np.ndarray, path: Path) -> None:
+    """Give fakes, in place, the mask bits of the pixel that they lie on, as real sources have; a survey may have no masks.
+
+    Otherwise a cut on masks would remove real galaxies alone.
+    """
+    found = lookup(path)
+    if found is None:
+        return
+    bits = read_plane(found).pixels.astype(np.int32)  # fewer than 24 bits: exact in float32
+    y, x = (np.clip(np.rint(measured[name]).astype(int), 0, size - 1) for name, size in zip(("by", "bx"), bits.shape, strict=True))
+    measured["maskbits"] = bits[y, x]
+    for band in BANDS:
+        measured[f"allmask_{band}"] = (bits[y, x] >> ALLMASK_BIT[band]) & 1
 
 
 def typical_conditions(catalog: np.ndarray, planes: dict[str, np.ndarray]) -> Conditions:

@@ -48,6 +48,7 @@ COMPLETE = Machine(
         "horovod": said(version="0.28.1", built={"mpi": True, "gloo": False, "nccl": False}),
         "h5py": said(version="3.16.0", hdf5="2.0.0"),
         "fitsio": said(version="1.4.2"),
+        "decoder": said(compiled=True),
     },
     mpirun="/opt/bin/mpirun",
     mpirun_version="mpirun (Open MPI) 5.0.11\n\nReport bugs to ...\n",
@@ -119,7 +120,7 @@ def test_every_missing_piece_gets_one_line() -> None:
     bare = Machine(libraries=dict.fromkeys(doctor.PROGRAMS, ABSENT))
     given = advice(bare)
 
-    assert set(given) == {"torch", "MPI library", "Launcher", "Horovod", "Slurm", "h5py", "fitsio"}
+    assert set(given) == {"torch", "MPI library", "Launcher", "Horovod", "Slurm", "h5py", "fitsio", "Decoder"}
     assert all(len(line) <= 84 and "\n" not in line for line in given.values()), given
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import fitsio
 import numpy as np
 import pytest
 
@@ -11,13 +12,14 @@ from hpc_galaxy.bricks.catalog import CATALOG_DTYPE, read_catalog
 from hpc_galaxy.bricks.conditions import EFFECTIVE_GAIN, Conditions
 from hpc_galaxy.bricks.galaxies import GALAXY_DTYPE
 from hpc_galaxy.bricks.images import BANDS, read_plane
-from hpc_galaxy.bricks.layout import list_bricks, obiwan_path, read_table, tractor_path
+from hpc_galaxy.bricks.layout import coadd_path, obiwan_path, read_table, tractor_path
 from hpc_galaxy.bricks.simcat import read_injected
 from hpc_galaxy.bricks.survey import make_survey
+from hpc_galaxy.bricks.views import injected_views, list_bricks
 from hpc_galaxy.config import Config, Injection, load_config
 from hpc_galaxy.errors import InputError
 from hpc_galaxy.injection.add import add_galaxies
-from hpc_galaxy.injection.inject import inject
+from hpc_galaxy.injection.inject import inject, mark_masked
 from hpc_galaxy.injection.properties import collisions, draw_galaxies, templates
 from hpc_galaxy.world import World
 
@@ -96,9 +98,9 @@ def test_collisions_keep_the_first() -> None:
 
 def test_coadds_differ_from_the_survey_by_the_fakes_alone(config: Config) -> None:
     brick = list_bricks(config.paths.survey)[0]
-    before = read_plane(config.paths.survey, brick, "image", "r").astype(float)
-    after = read_plane(config.paths.obiwan, brick, "image", "r", "rs0").astype(float)
-    injected = read_injected(config.paths.obiwan, brick, "rs0")
+    before = read_plane(coadd_path(config.paths.survey, brick, "image", "r")).pixels.astype(float)
+    after = read_plane(coadd_path(config.paths.obiwan, brick, "image", "r", "rs0")).pixels.astype(float)
+    injected = read_injected(injected_views(config.paths.obiwan, brick)[0])
     away = np.ones(before.shape, bool)
     for row in injected:
         x, y = round(row["x"] - 1), round(row["y"] - 1)
@@ -131,7 +133,7 @@ def test_simcat_is_in_obiwans_conventions(config: Config) -> None:
 
 def test_realisations_differ(config: Config) -> None:
     brick = list_bricks(config.paths.survey)[0]
-    one, other = (read_injected(config.paths.obiwan, brick, rs) for rs in ("rs0", "rs1"))
+    one, other = (read_injected(view) for view in injected_views(config.paths.obiwan, brick))
     assert not np.intersect1d(one["x"], other["x"]).size
 
 
@@ -165,3 +167,18 @@ def test_an_unfinished_survey_is_refused(config: Config, tmp_path: Path) -> None
     (tmp_path / "survey" / "stage.json").write_text("{}")
     with pytest.raises(InputError, match="'hpc-galaxy survey' did not finish here"):
         inject(load_config(None, [f"paths.survey='{tmp_path}/survey'"]), World())
+
+
+def test_fakes_have_the_mask_bits_of_their_pixel(tmp_path: Path) -> None:
+    bits = np.zeros((100, 100), np.int16)
+    bits[50:, :] = 1 << 11 | 1 << 6
+    path = tmp_path / "legacysurvey-1211p060-maskbits.fits.fz"
+    fitsio.write(str(path), bits, compress="HCOMPRESS", clobber=True)
+    measured = np.zeros(3, CATALOG_DTYPE)
+    measured["bx"], measured["by"] = [10, 10, 140], [49.4, 49.6, 99.7]
+    mark_masked(measured, tmp_path / "absent.fits.fz")
+    assert not measured["maskbits"].any()
+    mark_masked(measured, path)
+    assert measured["maskbits"].tolist() == [0, 2112, 2112]
+    assert measured["allmask_r"].tolist() == [0, 1, 1]
+    assert not measured["allmask_z"].any()

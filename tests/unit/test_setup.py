@@ -54,13 +54,16 @@ def test_an_old_python_is_named(tmp_path: Path) -> None:
     assert not (tmp_path / "venv").exists()
 
 
+PREREQUISITES = ("setup.cfg", "setup.py", "requirements.lock", "hpc_galaxy/bricks/_rice.c")
+
+
 @pytest.fixture
 def make(tmp_path: Path) -> Callable[..., tuple[int, str]]:
     """Run ``make .venv/.ready`` with the real Makefile and scripts that only say their name and exit as told."""
     shutil.copy(ROOT / "Makefile", tmp_path)
-    for folder in (".venv", "scripts"):
-        (tmp_path / folder).mkdir()
-    for name in ("setup.cfg", "requirements.lock"):
+    for folder in (".venv", "scripts", "hpc_galaxy/bricks"):
+        (tmp_path / folder).mkdir(parents=True)
+    for name in PREREQUISITES:
         (tmp_path / name).touch()
 
     def run_make(**exit_codes: int) -> tuple[int, str]:
@@ -77,6 +80,14 @@ def make(tmp_path: Path) -> Callable[..., tuple[int, str]]:
 def test_a_second_make_does_nothing(make: Callable[..., tuple[int, str]]) -> None:
     assert make() == (0, "set_up\nbuild_horovod\n")
     assert make() == (0, "")
+
+
+@pytest.mark.parametrize("name", PREREQUISITES)
+def test_what_the_environment_is_made_from_makes_it_anew(make: Callable[..., tuple[int, str]], tmp_path: Path, name: str) -> None:
+    make()
+    later = (tmp_path / ".venv" / ".ready").stat().st_mtime + 5
+    os.utime(tmp_path / name, (later, later))
+    assert make() == (0, "set_up\nbuild_horovod\n")
 
 
 def test_failed_packages_are_tried_again(make: Callable[..., tuple[int, str]]) -> None:

@@ -12,7 +12,7 @@ from hpc_galaxy.bricks.conditions import Conditions, measure
 from hpc_galaxy.bricks.galaxies import GALAXY_DTYPE, draw, effective_area, moffat, sersic_index
 from hpc_galaxy.bricks.geometry import brick_wcs, grid_brick, survey_bricks
 from hpc_galaxy.bricks.images import BANDS, read_plane
-from hpc_galaxy.bricks.layout import read_table, tractor_path, truth_path
+from hpc_galaxy.bricks.layout import coadd_path, read_table, tractor_path, truth_path
 from hpc_galaxy.bricks.population import draw_population
 from hpc_galaxy.bricks.survey import draw_conditions, make_survey, render
 from hpc_galaxy.config import Config, Survey, load_config
@@ -45,7 +45,7 @@ def star(x: float, y: float, flux: float) -> np.ndarray:
 @pytest.mark.parametrize("band", BANDS)
 def test_noise_agrees_with_invvar(config: Config, band: str) -> None:
     brick = survey_bricks(2, config.survey.ra, config.survey.dec)[0].name
-    image, invvar = (read_plane(config.paths.survey, brick, plane, band) for plane in ("image", "invvar"))
+    image, invvar = (read_plane(coadd_path(config.paths.survey, brick, plane, band)).pixels for plane in ("image", "invvar"))
     good = (invvar[:, 1:] > 0) & (invvar[:, :-1] > 0)
     variance = 1 / invvar[:, 1:][good] + 1 / invvar[:, :-1][good]
     # Neighbouring pixels hold nearly the same light: their difference is noise. The median deviation does not see the rest.
