@@ -12,28 +12,30 @@ def magnitude_at(magnitudes: np.ndarray, percentile: float) -> float:
     return float(np.nanpercentile(magnitudes, 100 - percentile))
 
 
-def choose_pairs(table: np.ndarray, target: float, pairs: int) -> np.ndarray:
-    """Choose pairs of a real and a fake galaxy that are alike in g magnitude and near `target`.
+def choose_pairs(table: np.ndarray, target: float, pairs: int, band: str = "g") -> np.ndarray:
+    """Choose pairs of a real and a fake galaxy that are alike in magnitude and near `target`.
 
     The best pair is taken first, then the best of what is left: the one with the smallest difference within the pair plus
     mean distance from the target. No galaxy is chosen twice, not even one that several realisations show.
 
     Parameters
     ----------
-    table : ndarray, shape (N,), `SOURCE_DTYPE`
-        Rows whose ``mag_g`` is not finite are never chosen.
+    table : ndarray, shape (N,)
+        A source table; rows whose magnitude is not finite are never chosen.
     target : float
         AB magnitude.
     pairs : int
         How many are wanted; fewer come back where a class has fewer.
+    band : str
+        Of the magnitudes.
 
     Returns
     -------
     ndarray, shape (n, 2), int
         Rows of `table`: real, fake; the brightest real galaxy first.
     """
-    real, fake = (_nearest(table, label, target)[: CANDIDATES * pairs] for label in (0, 1))
-    magnitudes = table["mag_g"].astype(float)
+    real, fake = (_nearest(table, label, target, f"mag_{band}")[: CANDIDATES * pairs] for label in (0, 1))
+    magnitudes = table[f"mag_{band}"].astype(float)
     away = np.abs(magnitudes - target)
     cost = np.abs(magnitudes[real][:, None] - magnitudes[fake]) + (away[real][:, None] + away[fake]) / 2
     chosen = []
@@ -45,9 +47,9 @@ def choose_pairs(table: np.ndarray, target: float, pairs: int) -> np.ndarray:
     return np.array(chosen, dtype=int).reshape(-1, 2)
 
 
-def _nearest(table: np.ndarray, label: int, target: float) -> np.ndarray:
-    """Return the rows of one class, each galaxy once, the nearest in g first."""
-    rows = np.flatnonzero((table["label"] == label) & np.isfinite(table["mag_g"]))
+def _nearest(table: np.ndarray, label: int, target: float, column: str) -> np.ndarray:
+    """Return the rows of one class, each galaxy once, the nearest in magnitude first."""
+    rows = np.flatnonzero((table["label"] == label) & np.isfinite(table[column]))
     _, first = np.unique(table["id"][rows], return_index=True)
     rows = rows[np.sort(first)]
-    return rows[np.argsort(np.abs(table["mag_g"][rows] - target), kind="stable")]
+    return rows[np.argsort(np.abs(table[column][rows] - target), kind="stable")]

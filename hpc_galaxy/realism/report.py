@@ -12,7 +12,7 @@ from hpc_galaxy import __version__
 from hpc_galaxy.config import Config
 from hpc_galaxy.errors import InputError
 from hpc_galaxy.files import read_json, shown, whole_file, write_json
-from hpc_galaxy.realism.mosaic import draw_mosaic
+from hpc_galaxy.realism.mosaic import brightness_band, draw_mosaic
 from hpc_galaxy.realism.pairs import choose_pairs, magnitude_at
 from hpc_galaxy.realism.plots import draw_roc, draw_scores
 from hpc_galaxy.realism.statistics import summarise
@@ -50,7 +50,7 @@ def report(config: Config, world: World, overwrite: bool) -> None:
     checkpoint = world.bcast(_load_best(config.paths.run, reader) if world.is_root else {})
     device = pick_device(world)
     set_threads(world, config.train.threads)
-    model = GalaxyCNN().to(device)
+    model = GalaxyCNN(reader.stamp_format).to(device)
     model.load_state_dict(checkpoint["model"])
     logits = compute_logits(model, dataset, world, device)
     if logits is not None:
@@ -72,7 +72,7 @@ def _write(config: Config, reader: SplitReader, logits: np.ndarray, checkpoint: 
     numbers = summarise(labels, logits, reader.table["brick"], config.realism.bootstrap, config.seed)
     line = headline(numbers)
     pictures = _draw_curves(labels, scores, line, out) + _draw_mosaics(config, reader)
-    _write_scores(reader.table, scores, out / "scores.csv")
+    _write_scores(reader.table, scores, brightness_band(reader.stamp_format), out / "scores.csv")
     provenance = {
         "code_version": __version__,
         "seed": config.seed,
@@ -112,27 +112,29 @@ def _draw_curves(labels: np.ndarray, scores: np.ndarray, line: str, out: Path) -
 
 def _draw_mosaics(config: Config, reader: SplitReader) -> list[Path]:
     """Draw a mosaic for each percentile; none where no pair has magnitudes."""
-    table, paths = reader.table, []
-    if not np.isfinite(table["mag_g"]).any():
-        print("realism: no galaxy has a g magnitude, so there are no mosaics", flush=True)
+    table, paths, stamps = reader.table, [], reader.stamp_format
+    band = brightness_band(stamps)
+    magnitudes = table[f"mag_{band}"]
+    if not np.isfinite(magnitudes).any():
+        print(f"realism: no galaxy has a {band} magnitude, so there are no mosaics", flush=True)
         return []
     for percentile in config.realism.percentiles:
-        target = magnitude_at(table["mag_g"], percentile)
-        rows = choose_pairs(table, target, config.realism.pairs).ravel()
+        target = magnitude_at(magnitudes, percentile)
+        rows = choose_pairs(table, target, config.realism.pairs, band).ravel()
         if not len(rows):
             print(f"realism: no pair of real and fake for percentile {percentile:g}, so it has no mosaic", flush=True)
             continue
         path = config.paths.report / f"mosaic_p{percentile:g}.png"
-        title = f"Test galaxies near percentile {percentile:g} of brightness in g: {target:.2f} mag (percentile 99 is bright)"
+        title = f"Test galaxies near percentile {percentile:g} of brightness in {band}: {target:.2f} mag (percentile 99 is bright)"
         letters = ["RF"[label] for label in table["label"][rows]]
-        draw_mosaic(reader.stamps(rows), letters, table["mag_g"][rows], title, path)
+        draw_mosaic(reader.stamps(rows), letters, magnitudes[rows], title, path, stamps)
         paths.append(path)
     return paths
 
 
-def _write_scores(table: np.ndarray, scores: np.ndarray, path: Path) -> None:
+def _write_scores(table: np.ndarray, scores: np.ndarray, band: str, path: Path) -> None:
     with whole_file(path) as temporary, open(temporary, "w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["id", "brick", "label", "mag_g", "score"])
+        writer.writerow(["id", "brick", "label", f"mag_{band}", "score"])
         for row, score in zip(table, scores, strict=True):
-            writer.writerow([row["id"].decode(), row["brick"].decode(), row["label"], f"{row['mag_g']:.4f}", f"{score:.9g}"])
+            writer.writerow([row["id"].decode(), row["brick"].decode(), row["label"], f"{row[f'mag_{band}']:.4f}", f"{score:.9g}"])

@@ -9,7 +9,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from hpc_galaxy.errors import FormatError
 from hpc_galaxy.files import read_json, write_json
-from hpc_galaxy.shards.schema import CHANNELS, STAMP_SHAPE
+from hpc_galaxy.shards.recognise import recognise
+from hpc_galaxy.shards.schema import LABELS, StampFormat
 
 NAME = "manifest.json"
 SPLITS = ("train", "valid", "test")
@@ -42,7 +43,7 @@ class Manifest(_Record):
     """The content of ``manifest.json``; ``README.md`` in this folder describes each field."""
 
     format: Literal["hpc_galaxy shards"] = "hpc_galaxy shards"
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     code_version: str
     fingerprint: str
     seed: int
@@ -52,6 +53,20 @@ class Manifest(_Record):
     statistics: Statistics
     splits: dict[str, list[Shard]]
     report: dict[str, Any]
+
+    @property
+    def stamps(self) -> StampFormat:
+        """What the stamps are made of.
+
+        Raises
+        ------
+        ValueError
+            `channels` and `stamp_shape` are of no such format; `load_manifest` refuses that.
+        """
+        stamps = recognise(self.channels, self.stamp_shape)
+        if stamps is None:
+            raise ValueError(f"no stamps have the channels {self.channels} and the shape {self.stamp_shape}")
+        return stamps
 
     def examples(self, split: str) -> int:
         """Return the number of examples in a split."""
@@ -70,7 +85,7 @@ def load_manifest(directory: Path) -> Manifest:
     InputError
         There is none.
     FormatError
-        It is of another version, or describes other channels or stamps than this package uses.
+        It is of another version, or describes stamps that there are not.
     """
     path = directory / NAME
     content = read_json(path, "hpc-galaxy split")
@@ -81,11 +96,16 @@ def load_manifest(directory: Path) -> Manifest:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         raise FormatError(path, f"'{key}': {first['msg']}", remedy) from None
-    for name, got, expected in (
-        ("channels", manifest.channels, list(CHANNELS)),
-        ("stamp_shape", manifest.stamp_shape, list(STAMP_SHAPE)),
+    if recognise(manifest.channels, manifest.stamp_shape) is None:
+        got = f"'channels' is {manifest.channels} and 'stamp_shape' is {manifest.stamp_shape}"
+        raise FormatError(path, f"{got}, expected such as ['image_g'] and [64, 64, 1]", remedy)
+    channels = len(manifest.channels)
+    checks: list[tuple[str, Any, Any]] = [
         ("splits", sorted(manifest.splits), sorted(SPLITS)),
-    ):
+        ("labels", manifest.labels, LABELS),
+        *((f"statistics.{name}", len(values), channels) for name, values in manifest.statistics),
+    ]
+    for name, got, expected in checks:
         if got != expected:
             raise FormatError(path, f"'{name}' is {got}, expected {expected}", remedy)
     return manifest

@@ -11,7 +11,7 @@ import numpy as np
 from hpc_galaxy.errors import FormatError
 from hpc_galaxy.files import sha256, whole_file
 from hpc_galaxy.shards.manifest import SHARD_SIZE, Manifest, Shard, load_manifest
-from hpc_galaxy.shards.schema import SOURCE_DTYPE, STAMP_DTYPE, STAMP_SHAPE
+from hpc_galaxy.shards.schema import STAMP_DTYPE, StampFormat
 
 REMEDY = "run 'hpc-galaxy split --overwrite'"
 
@@ -34,9 +34,9 @@ def write_shard(directory: Path, split: str, number: int, x: np.ndarray, table: 
         Where to.
     split, number : str, int
         They make the names: ``xtrain_000000.npy``, ``ytrain_000000.npy``, ``table_train_000000.npy``.
-    x : ndarray, shape (n, 64, 64, 6), float32
+    x : ndarray, shape (n, size, size, channels), float32
         Stamps.
-    table : ndarray, shape (n,), `SOURCE_DTYPE`
+    table : ndarray, shape (n,), `StampFormat.source_dtype`
         Their source table; its ``label`` becomes ``y``.
     """
     names = _names(split, number)
@@ -83,22 +83,27 @@ class SplitReader:
         return self.manifest.splits[self.split]
 
     @cached_property
+    def stamp_format(self) -> StampFormat:
+        """What the stamps are made of."""
+        return self.manifest.stamps
+
+    @cached_property
     def labels(self) -> np.ndarray:
         """Labels, shape (N,), uint8: 0 real, 1 fake."""
         return self._concatenate("y", np.dtype("u1"))
 
     @cached_property
     def table(self) -> np.ndarray:
-        """The source table, shape (N,), `SOURCE_DTYPE`."""
-        return self._concatenate("table", SOURCE_DTYPE)
+        """The source table, shape (N,), `StampFormat.source_dtype`."""
+        return self._concatenate("table", self.stamp_format.source_dtype)
 
     @cached_property
     def _stamps(self) -> list[np.ndarray]:
-        return [self._load(shard, "x", STAMP_DTYPE, STAMP_SHAPE) for shard in self.shards]
+        return [self._load(shard, "x", STAMP_DTYPE, self.stamp_format.shape) for shard in self.shards]
 
     def stamps(self, indices: np.ndarray) -> np.ndarray:
-        """Return the stamps at `indices` (in that order), shape (n, 64, 64, 6), float32, C-contiguous."""
-        out = np.empty((len(indices), *STAMP_SHAPE), STAMP_DTYPE)
+        """Return the stamps at `indices` (in that order), shape (n, size, size, channels), float32, C-contiguous."""
+        out = np.empty((len(indices), *self.stamp_format.shape), STAMP_DTYPE)
         number, row = np.divmod(np.asarray(indices), SHARD_SIZE)
         for shard in np.unique(number):
             here = number == shard

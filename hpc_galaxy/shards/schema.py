@@ -2,41 +2,77 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-BANDS = ("g", "r", "z")
-CHANNELS = tuple(f"{plane}_{band}" for plane in ("image", "invvar") for band in BANDS)
-STAMP_SIZE = 64
-STAMP_SHAPE = (STAMP_SIZE, STAMP_SIZE, len(CHANNELS))
 STAMP_DTYPE = np.dtype("<f4")
 
 LABELS = {"real": 0, "fake": 1}
+UNLABELLED = 255  # cut out at a user's own positions: nobody says whether real or fake
+CLASSES = {**LABELS, "user": UNLABELLED}
 
-SOURCE_DTYPE = np.dtype(
-    [
-        ("id", "S40"),  # unique over the survey: release-brickid-objid, or rs-id for an injected galaxy
-        ("brick", "S8"),
-        ("label", "u1"),  # LABELS
-        ("rs", "S16"),  # the realisation whose coadds the stamp was cut from; empty for the survey's own
-        ("ra", "<f8"),  # degrees
-        ("dec", "<f8"),
-        ("bx", "<f4"),  # 0-indexed pixel position in the coadd
-        ("by", "<f4"),
-        ("type", "S4"),  # Tractor's: REX, EXP, DEV, SER, ...
-        *[(f"mag_{band}", "<f4") for band in BANDS],  # AB, corrected for extinction; NaN where the flux is not positive
-        *[(f"flux_{band}", "<f4") for band in BANDS],  # nanomaggies, as observed
-        *[(f"flux_ivar_{band}", "<f4") for band in BANDS],
-        *[(f"mw_transmission_{band}", "<f4") for band in BANDS],
-        *[(f"psfsize_{band}", "<f4") for band in BANDS],  # FWHM, arcsec
-        ("shape_r", "<f4"),  # half-light radius along the major axis, arcsec
-        ("shape_e1", "<f4"),  # Tractor ellipticity components, |e| = (a - b) / (a + b)
-        ("shape_e2", "<f4"),
-        ("sersic", "<f4"),
-        ("edge", "?"),  # part of the stamp lies outside the coadd (image 0, invvar 0 there)
-    ]
-)
+
+@dataclass(frozen=True)
+class StampFormat:
+    """What a stamp is made of.
+
+    Attributes
+    ----------
+    bands, planes : tuple of str
+        The channels are all bands of the first plane, then all of the second.
+    size : int
+        Side, pixels.
+    """
+
+    bands: tuple[str, ...] = ("g", "r", "z")
+    planes: tuple[str, ...] = ("image", "invvar")
+    size: int = 64
+
+    @cached_property
+    def channels(self) -> tuple[str, ...]:
+        """The channels' names, ``image_g`` to ``invvar_z``."""
+        return tuple(f"{plane}_{band}" for plane in self.planes for band in self.bands)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """The shape of one stamp, axes (y, x, channel)."""
+        return self.size, self.size, len(self.channels)
+
+    @cached_property
+    def source_dtype(self) -> np.dtype[Any]:
+        """The columns of the source table that goes with such stamps."""
+        return np.dtype(
+            [
+                ("id", "S48"),  # unique over the survey: release-brickid-objid, or rs-brick-id for an injected galaxy
+                ("brick", "S8"),
+                ("label", "u1"),  # CLASSES
+                ("rs", "S32"),  # the realisation whose coadds the stamp was cut from; empty for the survey's own
+                ("ra", "<f8"),  # degrees
+                ("dec", "<f8"),
+                ("bx", "<f4"),  # 0-indexed pixel position in the coadd
+                ("by", "<f4"),
+                ("type", "S4"),  # Tractor's: REX, EXP, DEV, SER, ...
+                ("maskbits", "<i4"),  # 0 before DR8
+                *[(f"{name}_{band}", "<f4") for name in SOURCE_COLUMNS for band in self.bands],
+                ("shape_r", "<f4"),  # half-light radius along the major axis, arcsec
+                ("shape_e1", "<f4"),  # Tractor ellipticity components, |e| = (a - b) / (a + b)
+                ("shape_e2", "<f4"),
+                ("sersic", "<f4"),
+                ("edge", "?"),  # part of the stamp lies outside the coadd (image 0, invvar 0 there)
+            ]
+        )
+
+
+# A band's columns: AB magnitude corrected for extinction (NaN where the flux is not positive); flux as observed, nanomaggies,
+# and its inverse variance; Galactic transmission; FWHM of the PSF, arcsec.
+SOURCE_COLUMNS = ("mag", "flux", "flux_ivar", "mw_transmission", "psfsize")
+
+DEFAULT = StampFormat()
+BANDS, CHANNELS, STAMP_SIZE, STAMP_SHAPE, SOURCE_DTYPE = DEFAULT.bands, DEFAULT.channels, DEFAULT.size, DEFAULT.shape, DEFAULT.source_dtype
+"""The format of 2018's test: g, r, z, image and inverse variance, 64 x 64."""
 
 
 def describe(dtype: np.dtype[Any]) -> list[list[str]]:

@@ -14,10 +14,8 @@ from hpc_galaxy.bricks.geometry import PIXEL_SCALE, chord, unit_vectors
 from hpc_galaxy.config import Split
 from hpc_galaxy.errors import InputError
 from hpc_galaxy.shards.manifest import SPLITS
-from hpc_galaxy.shards.schema import LABELS, STAMP_SIZE
+from hpc_galaxy.shards.schema import DEFAULT, LABELS
 
-# Stamps whose centres are farther apart than a stamp's diagonal share no pixel, however they lie.
-OVERLAP_ARCSEC = STAMP_SIZE * 2**0.5 * PIXEL_SCALE
 DROPPED = -1
 
 
@@ -33,15 +31,22 @@ def assign_groups(bricks: list[str], seed: int, settings: Split) -> dict[str, in
     return {brick: int(np.searchsorted(limits, hash_uniform(seed, f"group:{brick}"), side="right")) for brick in bricks}
 
 
-def assign_examples(table: np.ndarray, seed: int, settings: Split) -> tuple[np.ndarray, dict[str, int]]:
+def overlap_arcsec(size: int) -> float:
+    """Return how far apart the centres of two stamps of `size` pixels have to be to share no pixel, however they lie: a diagonal."""
+    return size * 2**0.5 * PIXEL_SCALE
+
+
+def assign_examples(table: np.ndarray, seed: int, settings: Split, size: int = DEFAULT.size) -> tuple[np.ndarray, dict[str, int]]:
     """Assign every source, and drop those that would leak or unbalance.
 
     Parameters
     ----------
-    table : ndarray, shape (N,), `hpc_galaxy.shards.schema.SOURCE_DTYPE`
+    table : ndarray, shape (N,), `hpc_galaxy.shards.schema.StampFormat.source_dtype`
         All sources, real and fake.
     seed, settings : int, Split
         The hash's seed; fractions and balance.
+    size : int
+        Of the stamps, pixels.
 
     Returns
     -------
@@ -59,7 +64,7 @@ def assign_examples(table: np.ndarray, seed: int, settings: Split) -> tuple[np.n
     groups = assign_groups([name.decode() for name in names], seed, settings)
     split = np.array([groups[name.decode()] for name in names], dtype=np.int64)[inverse]
     before = len(split)
-    drop_overlaps(table, split)
+    drop_overlaps(table, split, size)
     overlapping = int((split == DROPPED).sum())
     if settings.balance:
         drop_majority(table, split, seed)
@@ -68,17 +73,22 @@ def assign_examples(table: np.ndarray, seed: int, settings: Split) -> tuple[np.n
     return split, {"overlap": overlapping, "balance": before - overlapping - kept}
 
 
-def drop_overlaps(table: np.ndarray, split: np.ndarray) -> None:
+def placed(table: np.ndarray) -> np.ndarray:
+    """Return which sources have a position, shape (N,), bool; those of 2018 have none."""
+    return np.asarray(np.isfinite(table["ra"]) & np.isfinite(table["dec"]))
+
+
+def drop_overlaps(table: np.ndarray, split: np.ndarray, size: int = DEFAULT.size) -> None:
     """Drop, in place, what could share a pixel with an earlier split: valid near train, test near either.
 
-    Coadds of neighbouring bricks show the same strip of sky.
+    Coadds of neighbouring bricks show the same strip of sky. Sources without a position stay.
     """
-    points = unit_vectors(table["ra"], table["dec"])
+    points, known = unit_vectors(table["ra"], table["dec"]), placed(table)
     for number in range(1, len(SPLITS)):
-        earlier = (split >= 0) & (split < number)
-        here = np.flatnonzero(split == number)
+        earlier = (split >= 0) & (split < number) & known
+        here = np.flatnonzero((split == number) & known)
         if earlier.any() and len(here):
-            distance, _ = cKDTree(points[earlier]).query(points[here], distance_upper_bound=chord(OVERLAP_ARCSEC))
+            distance, _ = cKDTree(points[earlier]).query(points[here], distance_upper_bound=chord(overlap_arcsec(size)))
             split[here[np.isfinite(distance)]] = DROPPED
 
 

@@ -6,49 +6,66 @@ import numpy as np
 
 from hpc_galaxy.errors import InputError
 from hpc_galaxy.shards.manifest import Statistics
-from hpc_galaxy.shards.schema import BANDS, STAMP_SHAPE
+from hpc_galaxy.shards.schema import DEFAULT, StampFormat
 
 SAMPLE = 16  # stamps a brick and class that the typical noise is taken from
 
 
-def typical_invvar(images: np.ndarray) -> list[float]:
+def typical_invvar(images: np.ndarray, stamps: StampFormat = DEFAULT) -> list[float]:
     """Return the median inverse variance of each band over the pixels with data; NaN where there are none.
 
+    Of stamps without inverse variances, that which the scatter of the pixels tells: 1.4826 times their median distance from
+    the median is the standard deviation, as most pixels are sky.
+
     Parameters
     ----------
-    images : ndarray, shape (n, 64, 64, 6)
+    images : ndarray, shape (n, size, size, channels)
         Stamps.
+    stamps : StampFormat
+        What they are made of.
     """
-    planes = images[..., len(BANDS) :].reshape(-1, len(BANDS))
-    return [float(np.median(band[band > 0])) if np.any(band > 0) else float("nan") for band in planes.T]
+    bands = len(stamps.bands)
+    plane = "invvar" if "invvar" in stamps.planes else "image"
+    first = stamps.planes.index(plane) * bands
+    pixels = images[..., first : first + bands].reshape(-1, bands)
+    return [_typical(band[band > 0]) if plane == "invvar" else _scatter(band[band != 0]) ** -2 for band in pixels.T]
 
 
-def scales(medians: list[list[float]]) -> np.ndarray:
-    """Return what each channel is divided by, shape (6,): typical sky noise for images, typical value for inverse variances.
+def _typical(pixels: np.ndarray) -> float:
+    return float(np.median(pixels)) if len(pixels) else float("nan")
+
+
+def _scatter(pixels: np.ndarray) -> float:
+    sigma = 1.4826 * _typical(np.abs(pixels - _typical(pixels)))
+    return sigma if sigma > 0 else float("nan")
+
+
+def scales(medians: list[list[float]], stamps: StampFormat = DEFAULT) -> np.ndarray:
+    """Return what each channel is divided by, shape (channels,): typical sky noise for images, typical value for inverse variances.
 
     Parameters
     ----------
-    medians : list of lists of 3 floats
+    medians : list of lists of floats, one a band
         `typical_invvar` of parts of the training split.
+    stamps : StampFormat
+        What they are made of.
 
     Raises
     ------
     InputError
         A band has no data at all.
     """
-    table = np.array(medians).reshape(-1, len(BANDS))
+    table = np.array(medians).reshape(-1, len(stamps.bands))
     typical = np.array([np.median(column[np.isfinite(column)]) if np.isfinite(column).any() else 0.0 for column in table.T])
-    for band, value in zip(BANDS, typical, strict=True):
+    for band, value in zip(stamps.bands, typical, strict=True):
         if not value > 0:
-            raise InputError(
-                f"cutouts, band {band}", "no training stamp has an inverse variance above 0, expected some", "check the coadds"
-            )
-    return np.concatenate([1 / np.sqrt(typical), typical])
+            raise InputError(f"cutouts, band {band}", "no training stamp has a pixel with data, expected some", "check the coadds")
+    return np.concatenate([1 / np.sqrt(typical) if plane == "image" else typical for plane in stamps.planes])
 
 
 def moments(x: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """Return number, sum and sum of squares of arcsinh(x / scale) by channel, shape (3, 6), float64."""
-    pixels = np.arcsinh(x.reshape(-1, STAMP_SHAPE[-1]) / scale.astype(np.float32)).astype(np.float64)
+    """Return number, sum and sum of squares of arcsinh(x / scale) by channel, shape (3, channels), float64."""
+    pixels = np.arcsinh(x.reshape(-1, x.shape[-1]) / scale.astype(np.float32)).astype(np.float64)
     return np.stack([np.full(len(scale), float(len(pixels))), pixels.sum(axis=0), (pixels**2).sum(axis=0)])
 
 

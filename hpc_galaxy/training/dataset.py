@@ -25,7 +25,7 @@ class Batch:
 
     Attributes
     ----------
-    images : Tensor, shape (n, 6, 64, 64), float32
+    images : Tensor, shape (n, channels, size, size), float32
         Normalised; in memory channels-last, as the shards are. n may be 0.
     labels : Tensor, shape (n,), int64
         0 real, 1 fake.
@@ -64,7 +64,7 @@ def normalise(stamps: np.ndarray, statistics: Statistics) -> np.ndarray:
 
     Parameters
     ----------
-    stamps : ndarray, shape (n, 64, 64, 6), float32
+    stamps : ndarray, shape (n, size, size, channels), float32
         As read; overwritten.
     statistics : Statistics
         Of the training split.

@@ -12,6 +12,7 @@ from hpc_galaxy.config import Config
 from hpc_galaxy.files import read_json, shown, write_json
 from hpc_galaxy.shards.manifest import load_manifest
 from hpc_galaxy.shards.numpy_shards import SplitReader
+from hpc_galaxy.shards.schema import StampFormat
 from hpc_galaxy.tracing.progress import announce
 from hpc_galaxy.training.checkpoint import Checkpoints, shards_fingerprint, training_fingerprint
 from hpc_galaxy.training.curve import draw_learning_curve
@@ -63,7 +64,7 @@ def train(config: Config, world: World, overwrite: bool) -> None:
         world.say(f"training: done already ({done} epochs, {shown(run / DONE)}); raise train.epochs to go on, --overwrite to begin again")
         return
     _start(run, config, world)
-    trainer = _build(config, world, state)
+    trainer = _build(config, manifest.stamps, world, state)
     metrics = Metrics(run, world, state["rows"] if state else [])
     global_batch = config.train.batch_size * world.size
     for epoch in range(done + 1, epochs + 1):
@@ -76,12 +77,12 @@ def train(config: Config, world: World, overwrite: bool) -> None:
     trainer.parallel.close()
 
 
-def _build(config: Config, world: World, state: dict[str, Any] | None) -> Trainer:
+def _build(config: Config, stamps: StampFormat, world: World, state: dict[str, Any] | None) -> Trainer:
     """Make the model and all it is trained with, from the seed or from a checkpoint, and say what was made. Collective."""
     device = pick_device(world)
     threads = set_threads(world, config.train.threads)
     torch.manual_seed(config.seed)
-    model = GalaxyCNN().to(device)
+    model = GalaxyCNN(stamps).to(device)
     optimizer = torch.optim.Adam(model.parameters(), lr=config.train.learning_rate)
     if state:
         model.load_state_dict(state["model"])

@@ -69,7 +69,7 @@ def test_real_and_fake_are_centred_alike(config: Config) -> None:
         assert len(table) == len(sources) == 144
         near = np.hypot(table["bx"][:, None] - sources["x"], table["by"][:, None] - sources["y"]).argmin(axis=1)
         assert len(set(near)) == 144
-        expected = np.column_stack([sources[axis][near] - corners(table[column]) for axis, column in (("x", "bx"), ("y", "by"))])
+        expected = np.column_stack([sources[axis][near] - corners(table[column], 64) for axis, column in (("x", "bx"), ("y", "by"))])
         measured = centroids(images)
         # No source lies elsewhere than the truth says, once the stamp's corner is taken off ...
         np.testing.assert_allclose((measured - expected).mean(axis=0), 0, atol=0.02)

@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import json
+import math
+import resource
+import signal
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 import pytest
 
-from hpc_galaxy.errors import FormatError
-from hpc_galaxy.shards.cutout_file import CHANNELS, cutout_path, open_cutouts, write_cutouts
-from hpc_galaxy.shards.schema import SOURCE_DTYPE, STAMP_SHAPE
+from hpc_galaxy.errors import FormatError, InputError, OutputError
+from hpc_galaxy.shards.cutout_file import create_cutouts, cutout_path, open_cutouts, write_cutouts
+from hpc_galaxy.shards.recognise import recognise
+from hpc_galaxy.shards.rounding import round_mantissas
+from hpc_galaxy.shards.schema import BANDS, CHANNELS, SOURCE_DTYPE, STAMP_SHAPE, StampFormat
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "cutouts_v1.h5"
+GOLDEN = Path(__file__).parents[1] / "golden"
+OTHER = StampFormat(("g", "r", "i", "z"), ("image",), 32)
 
 
-def sample(count: int = 3) -> tuple[np.ndarray, np.ndarray]:
-    images = np.random.default_rng(1).normal(size=(count, *STAMP_SHAPE)).astype(np.float32)
-    sources = np.zeros(count, SOURCE_DTYPE)
+def sample(count: int = 3, stamps: StampFormat | None = None) -> tuple[np.ndarray, np.ndarray]:
+    stamps = stamps or StampFormat()
+    images = np.random.default_rng(1).normal(size=(count, *stamps.shape)).astype(np.float32)
+    sources = np.zeros(count, stamps.source_dtype)
     sources["id"] = [f"9999-1-{number}".encode() for number in range(count)]
     return images, sources
 
@@ -33,30 +44,99 @@ def test_round_trip(path: Path) -> None:
     images, sources = sample()
     assert path.parts[-3:] == ("real", "121", "1211p060.h5")
     with open_cutouts(path) as cutouts:
+        assert len(cutouts) == 3
+        assert cutouts.stamps == StampFormat()
         np.testing.assert_array_equal(cutouts.images(), images)
         np.testing.assert_array_equal(cutouts.images(np.array([0, 2])), images[[0, 2]])
         np.testing.assert_array_equal(cutouts.sources(), sources)
-        assert list(cutouts.attributes["channels"]) == list(CHANNELS)
-        assert cutouts.attributes["cut_flow"] == '{"primary": 2}'
+        assert cutouts.attributes == {
+            "format": "hpc_galaxy cutouts",
+            "version": 2,
+            "channels": list(CHANNELS),
+            "compression": "none",
+            "mantissa_bits": 23,
+            "brick": "1211p060",
+            "cut_flow": '{"primary": 2}',
+        }
+
+
+def test_other_bands_planes_and_sizes(tmp_path: Path) -> None:
+    images, sources = sample(5, OTHER)
+    write_cutouts(tmp_path / "x.h5", images, sources, {}, OTHER)
+    with open_cutouts(tmp_path / "x.h5") as cutouts:
+        assert cutouts.stamps == OTHER
+        assert "flux_i" in (cutouts.sources().dtype.names or ())
+        np.testing.assert_array_equal(cutouts.images(), images)
+
+
+def test_formats_are_recognised_by_their_channels_and_shape() -> None:
+    for stamps in (StampFormat(), OTHER, StampFormat(("z",), ("invvar", "image"), 8)):
+        assert recognise(list(stamps.channels), list(stamps.shape)) == stamps
+    for channels, shape in (
+        ([], (64, 64, 0)),
+        (["image_g"], ()),
+        (["image_g"], (64, 64, 2)),
+        (["image_g"], (64, 32, 1)),
+        (["image_g"], (63, 63, 1)),
+        (["image_g"], (1024, 1024, 1)),
+        (["image_g", "image_g"], (64, 64, 2)),
+        (["image_g", "invvar_r"], (64, 64, 2)),
+        (["image_g", "invvar_g", "image_r", "invvar_r"], (64, 64, 4)),
+        (["image_W1"], (64, 64, 1)),
+        (["nexp_g"], (64, 64, 1)),
+        (["image"], (64, 64, 1)),
+        ([3], (64, 64, 1)),
+    ):
+        assert recognise(channels, shape) is None
 
 
 def test_a_brick_without_sources_has_a_file_too(tmp_path: Path) -> None:
-    write_cutouts(tmp_path / "empty.h5", *sample(0), {})
-    with open_cutouts(tmp_path / "empty.h5") as cutouts:
-        assert len(cutouts) == 0
-        assert cutouts.images().shape == (0, *STAMP_SHAPE)
+    for compression in ("none", "bitshuffle"):
+        write_cutouts(tmp_path / "empty.h5", *sample(0), {}, compression=compression)
+        with open_cutouts(tmp_path / "empty.h5") as cutouts:
+            assert len(cutouts) == 0
+            assert cutouts.images().shape == (0, *STAMP_SHAPE)
+            assert cutouts.sources().shape == (0,)
 
 
-def test_the_same_content_makes_the_same_bytes(tmp_path: Path) -> None:
-    for name in ("a.h5", "b.h5"):
-        write_cutouts(tmp_path / name, *sample(), {"brick": "x"})
-    assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
+@pytest.mark.parametrize(("compression", "bits"), [("none", 23), ("bitshuffle", 9)])
+def test_the_same_content_makes_the_same_bytes_however_it_came(tmp_path: Path, compression: str, bits: int) -> None:
+    images, sources = sample(70)
+    contents = set()
+    for number, borders in enumerate(([], [], [1, 2, 3, 3, 64], list(range(70)))):
+        path = tmp_path / f"{number}.h5"
+        with create_cutouts(path, StampFormat(), compression, bits) as writer:
+            for part, rows in zip(np.split(images, borders), np.split(sources, borders), strict=True):
+                writer.append(part, rows)
+            assert len(writer) == 70
+            writer.attributes["brick"] = "x"
+        contents.add(path.read_bytes())
+    assert len(contents) == 1
+
+
+def test_provenance_may_be_long(tmp_path: Path) -> None:
+    inputs = [{"path": f"coadd/{number}", "bytes": number, "datasum": None} for number in range(5000)]
+    write_cutouts(tmp_path / "x.h5", *sample(), {"inputs": inputs})
+    with open_cutouts(tmp_path / "x.h5") as cutouts:
+        assert json.loads(cutouts.attributes["inputs"]) == inputs
 
 
 def test_a_flipped_bit_is_an_error_not_a_galaxy(path: Path) -> None:
     content = bytearray(path.read_bytes())
     pixels = sample()[0][1].tobytes()
     content[content.index(pixels) + 1000] ^= 1
+    path.write_bytes(content)
+    with open_cutouts(path) as cutouts, pytest.raises(FormatError, match="'images' cannot be read"):
+        cutouts.images()
+
+
+def test_a_flipped_bit_of_a_compressed_stamp_is_found_too(tmp_path: Path) -> None:
+    path = tmp_path / "x.h5"
+    write_cutouts(path, *sample(), {}, compression="bitshuffle")
+    with h5py.File(path) as file:
+        place = file["images"].id.get_chunk_info(1).byte_offset
+    content = bytearray(path.read_bytes())
+    content[place + 1000] ^= 1
     path.write_bytes(content)
     with open_cutouts(path) as cutouts, pytest.raises(FormatError, match="'images' cannot be read"):
         cutouts.images()
@@ -74,31 +154,242 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
         pass
 
 
-def test_other_shapes_and_channels_are_refused(path: Path) -> None:
-    with h5py.File(path, "r+") as file:
+# Compression and rounding
+
+
+def noisy(count: int = 20) -> tuple[np.ndarray, np.ndarray]:
+    """Return stamps of pure noise, each band of its own depth."""
+    images, sources = sample(count)
+    images[..., 3:] = np.random.default_rng(2).uniform(1e3, 1e5, (count, 1, 1, 3))
+    images[..., :3] /= np.sqrt(images[..., 3:])
+    return images, sources
+
+
+def test_compression_without_rounding_loses_nothing_and_takes_less(tmp_path: Path) -> None:
+    images, sources = noisy()
+    for compression in ("none", "bitshuffle"):
+        write_cutouts(tmp_path / f"{compression}.h5", images, sources, {}, compression=compression)
+        with open_cutouts(tmp_path / f"{compression}.h5") as cutouts:
+            np.testing.assert_array_equal(cutouts.images(), images)
+            np.testing.assert_array_equal(cutouts.images(np.array([3, 7])), images[[3, 7]])
+            assert "rounding_rms_sigma" not in cutouts.attributes
+    assert (tmp_path / "bitshuffle.h5").stat().st_size < 0.55 * (tmp_path / "none.h5").stat().st_size
+
+
+def test_rounding_states_its_error_in_units_of_the_noise(tmp_path: Path) -> None:
+    images, sources = noisy()
+    images[3, :10, :, 3:] = 0  # no data there: no noise to compare with
+    write_cutouts(tmp_path / "x.h5", images, sources, {}, compression="bitshuffle", mantissa_bits=9)
+    assert (tmp_path / "x.h5").stat().st_size < 0.3 * images.nbytes
+    with open_cutouts(tmp_path / "x.h5") as cutouts:
+        rounded, attributes = cutouts.images().astype(np.float64), cutouts.attributes
+    assert not (rounded.astype(np.float32).view(np.uint32) & 0x3FFF).any()
+    good = images[..., 3:] > 0
+    sigmas = (np.abs(rounded - images)[..., :3] * np.sqrt(images[..., 3:]))[good]
+    assert attributes["mantissa_bits"] == 9
+    assert attributes["rounding_rms_sigma"] == pytest.approx(np.sqrt(np.mean(sigmas**2)), rel=1e-5)
+    assert attributes["rounding_max_sigma"] == pytest.approx(sigmas.max(), rel=1e-5)
+    assert attributes["rounding_rms_sigma"] == pytest.approx(0.00044, abs=0.00005)  # of noise alone
+    relative = np.abs(rounded[..., 3:][good] / images[..., 3:][good] - 1).max()
+    assert attributes["rounding_max_relative_invvar"] == pytest.approx(relative, rel=1e-5)
+    assert 0 < relative <= 2**-10
+
+
+def test_rounding_of_images_without_inverse_variance_states_no_sigma(tmp_path: Path) -> None:
+    write_cutouts(tmp_path / "x.h5", *sample(3, OTHER), {}, OTHER, mantissa_bits=9)
+    with open_cutouts(tmp_path / "x.h5") as cutouts:
+        assert [name for name in cutouts.attributes if name.startswith("rounding")] == []
+    only = StampFormat(BANDS, ("invvar",), 16)
+    images, sources = sample(3, only)
+    write_cutouts(tmp_path / "x.h5", np.abs(images), sources, {}, only, mantissa_bits=9)
+    with open_cutouts(tmp_path / "x.h5") as cutouts:
+        assert [name for name in cutouts.attributes if name.startswith("rounding")] == ["rounding_max_relative_invvar"]
+
+
+@pytest.mark.parametrize("bits", [1, 9, 22, 23])
+def test_rounding_is_to_the_nearest_and_ties_to_even(bits: int) -> None:
+    numbers = (np.random.default_rng(3).normal(size=1000) * 10.0 ** np.arange(-20, 20).repeat(25)).astype(np.float32)
+    mantissa, exponent = np.frexp(numbers.astype(np.float64))
+    expected = np.ldexp(np.round(mantissa * 2 ** (bits + 1)) / 2 ** (bits + 1), exponent)  # numpy rounds ties to even
+    np.testing.assert_array_equal(round_mantissas(numbers, bits), expected.astype(np.float32))
+    ties = np.array([1 + 2.0 ** -(bits + 1), 1 + 3 * 2.0 ** -(bits + 1)], np.float32)
+    if bits < 23:
+        np.testing.assert_array_equal(round_mantissas(ties, bits), np.array([1, 1 + 4 * 2.0 ** -(bits + 1)], np.float32))
+
+
+def test_rounding_keeps_zeros_and_makes_no_infinities() -> None:
+    largest, tiny = np.finfo(np.float32).max, np.finfo(np.float32).smallest_subnormal
+    numbers = np.array([0.0, -0.0, largest, -largest, np.inf, -np.inf, tiny, np.nan], np.float32)
+    rounded = round_mantissas(numbers, 9)
+    assert rounded[0] == 0
+    assert math.copysign(1, rounded[1]) == -1
+    assert np.isfinite(rounded[2:4]).all()
+    assert rounded[2] == -rounded[3] == pytest.approx(largest, rel=2**-9)
+    assert rounded[4:6].tolist() == [np.inf, -np.inf]
+    assert rounded[6] == 0
+    assert np.isnan(rounded[7])
+
+
+def test_without_the_plugin_compressed_files_say_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_cutouts(tmp_path / "x.h5", *sample(), {}, compression="bitshuffle")
+    write_cutouts(tmp_path / "y.h5", *sample(), {})
+    monkeypatch.setitem(sys.modules, "hdf5plugin", None)
+    with (
+        pytest.raises(InputError, match=r"x\.h5: is compressed with bitshuffle.*; pip install hdf5plugin"),
+        open_cutouts(tmp_path / "x.h5"),
+    ):
+        pass
+    with pytest.raises(InputError, match="pip install hdf5plugin"):
+        write_cutouts(tmp_path / "z.h5", *sample(), {}, compression="bitshuffle")
+    with open_cutouts(tmp_path / "y.h5") as cutouts:
+        assert len(cutouts) == 3
+
+
+# What is refused
+
+
+def replace(change: Callable[[h5py.File], object]) -> Callable[[Path], None]:
+    def apply(path: Path) -> None:
+        with h5py.File(path, "r+") as file:
+            change(file)
+
+    return apply
+
+
+def dataset(**layout: Any) -> Callable[[Path], None]:
+    """Return a change that replaces ``images``."""
+
+    def change(file: h5py.File) -> None:
         del file["images"]
-        file["images"] = np.zeros((3, 65, 65, 6), np.float32)
-    with pytest.raises(FormatError, match=r"'images' shape is \(3, 65, 65, 6\), expected \(3, 64, 64, 6\)"), open_cutouts(path):
-        pass
-    with h5py.File(path, "r+") as file:
-        file.attrs["channels"] = ["image_g", "invvar_g"]
-    with pytest.raises(FormatError, match="channels is"), open_cutouts(path):
-        pass
+        usual = {"shape": (3, *STAMP_SHAPE), "dtype": "<f4", "chunks": (1, *STAMP_SHAPE), "fletcher32": True}
+        made = file.create_dataset("images", **{name: value for name, value in (usual | layout).items() if value is not None})
+        if made.dtype.kind == "f" and made.chunks:
+            made[...] = 1
+
+    return replace(change)
 
 
-def test_external_storage_and_links_are_refused(path: Path, tmp_path: Path) -> None:
+def virtual(file: h5py.File) -> None:
+    del file["images"]
+    layout = h5py.VirtualLayout((3, *STAMP_SHAPE), "<f4")
+    layout[...] = h5py.VirtualSource("other.h5", "images", (3, *STAMP_SHAPE))
+    file.create_virtual_dataset("images", layout)
+
+
+def group(file: h5py.File) -> None:
+    del file["images"]
+    file.create_group("images")
+
+
+def linked(link: Any) -> Callable[[Path], None]:
+    def change(file: h5py.File) -> None:
+        file.move("images", "elsewhere")
+        file["images"] = link
+
+    return replace(change)
+
+
+def attribute(name: str, value: Any) -> Callable[[Path], None]:
+    fixed = np.array(value, "S") if isinstance(value, str) or (isinstance(value, list) and isinstance(value[0], str)) else value
+    return replace(lambda file: file.attrs.create(name, fixed))
+
+
+def more_rows(file: h5py.File) -> None:
+    for name in ("images", "sources"):
+        file[name].resize(2**40, axis=0)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (dataset(shape=(3, 65, 65, 6), chunks=(1, 65, 65, 6)), r"stamps is .*\(3, 65, 65, 6\)\), expected 'channels such as image_g"),
+        (dataset(shape=(3, 64, 64), chunks=(1, 64, 64)), r"stamps is .*\(3, 64, 64\)"),
+        (dataset(shape=(), chunks=None, fletcher32=None), r"stamps is .*\(\)\)"),
+        (dataset(shape=(4, *STAMP_SHAPE)), r"'sources' length is \(3,\), expected \(4,\)"),
+        (dataset(dtype=">f4"), "'images' dtype is dtype\\('>f4'\\)"),
+        (dataset(dtype="<f8"), "'images' dtype is dtype\\('<f8'\\)"),
+        (dataset(dtype=h5py.string_dtype(), fletcher32=None), "'images' dtype is dtype\\('O'\\)"),
+        (dataset(fletcher32=False), r"filters of 'images' is \[\], expected \[3\]"),
+        (dataset(compression="gzip"), r"filters of 'images' is \[1, 3\]"),
+        (dataset(compression="lzf"), r"filters of 'images' is \[32000, 3\]"),
+        (dataset(shuffle=True), r"filters of 'images' is \[2, 3\]"),
+        (dataset(chunks=None, fletcher32=None), r"filters of 'images' is \[\]"),
+        (dataset(chunks=(3, *STAMP_SHAPE)), r"'images' chunks is \(3, 64, 64, 6\)"),
+        (replace(lambda file: file["images"].id), None),
+        (replace(virtual), "virtual storage of 'images' is True"),
+        (replace(group), "kind of 'images' is Group, expected Dataset"),
+        (replace(lambda file: file.__delitem__("sources")), "link of 'sources' is None, expected HardLink"),
+        (linked(h5py.SoftLink("/elsewhere")), "link of 'images' is SoftLink"),
+        (linked(h5py.ExternalLink("other.h5", "images")), "link of 'images' is ExternalLink"),
+        (linked(np.dtype("f4")), "kind of 'images' is Datatype"),
+        (attribute("format", "something else"), "format is 'something else', expected 'hpc_galaxy cutouts'"),
+        (attribute("format", h5py.Empty("f4")), "format is |its structure cannot be read"),
+        (replace(lambda file: file.attrs.__setitem__("brick", "x")), "type of attribute 'brick' is 'variable', expected 'fixed'"),
+        (attribute("version", 1), "version is 1, expected 2; run 'hpc-galaxy extract --overwrite'"),
+        (attribute("version", "2"), "version is '2', expected 2"),
+        (attribute("version", [2, 2]), r"version is \[2, 2\]"),
+        (attribute("channels", "image_g"), "stamps is"),
+        (attribute("channels", 7), "its structure cannot be read"),
+        (attribute("channels", ["image_g"] * 6), "stamps is"),
+        (attribute("compression", "bitshuffle"), r"filters of 'images' is \[3\], expected \[32008, 3\]"),
+        (attribute("compression", "zstd"), "compression is 'zstd', expected 'none or bitshuffle'"),
+        (attribute("compression", np.zeros(3)), "compression is"),
+        (replace(more_rows), "number of chunks of 'images' is 3, expected 1099511627776"),
+    ],
+)
+def test_a_file_that_is_not_as_specified_is_refused(path: Path, change: Callable[[Path], None], problem: str | None) -> None:
+    change(path)
+    if problem is None:
+        with open_cutouts(path) as cutouts:
+            assert len(cutouts) == 3
+    else:
+        with pytest.raises(FormatError, match=problem), open_cutouts(path):
+            pass
+
+
+def test_external_storage_is_refused(path: Path, tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_bytes(b"x" * 400_000)
-    with h5py.File(path, "r+") as file:
-        del file["images"]
-        file.create_dataset("images", (3, *STAMP_SHAPE), "<f4", external=[(str(secret), 0, h5py.h5f.UNLIMITED)])
+    dataset(external=[(str(secret), 0, h5py.h5f.UNLIMITED)], chunks=None, fletcher32=None)(path)
     with pytest.raises(FormatError, match="external storage of 'images'"), open_cutouts(path):
         pass
-    with h5py.File(path, "r+") as file:
-        del file["images"]
-        file["images"] = h5py.ExternalLink("other.h5", "images")
-    with pytest.raises(FormatError, match="link of 'images'"), open_cutouts(path):
+
+
+def test_a_table_with_other_columns_is_refused(path: Path) -> None:
+    def rename(file: h5py.File) -> None:
+        table = file["sources"][()]
+        del file["sources"]
+        names = ["nom", *(table.dtype.names or ())[1:]]
+        table.dtype = np.dtype([(name, table.dtype[number]) for number, name in enumerate(names)])
+        file.create_dataset("sources", data=table, chunks=(3,), maxshape=(None,), fletcher32=True)
+
+    replace(rename)(path)
+    with pytest.raises(FormatError, match="'sources' columns is"), open_cutouts(path):
         pass
+
+
+def test_every_byte_of_a_file_may_be_wrong_without_a_traceback(path: Path, tmp_path: Path) -> None:
+    """Whatever byte of the file's own structure is destroyed, the file reads as it was, or a `FormatError` says so."""
+    images, sources = sample()
+    content = path.read_bytes()
+    starts = [content.index(stamp.tobytes()) for stamp in images]
+    structure = np.array([place for place in range(len(content)) if not any(start <= place < start + images[0].nbytes for start in starts)])
+    rng = np.random.default_rng(5)
+    broken, refused = tmp_path / "broken.h5", 0
+    for place in rng.choice(structure, 300, replace=False):
+        changed = bytearray(content)
+        changed[place] ^= int(rng.integers(1, 256))
+        broken.write_bytes(changed)
+        try:
+            with open_cutouts(broken) as cutouts:
+                np.testing.assert_array_equal(cutouts.images(), images)
+                np.testing.assert_array_equal(cutouts.sources(), sources)
+        except FormatError:
+            refused += 1
+    assert refused > 20
+
+
+# Writing
 
 
 def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
@@ -106,12 +397,49 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(TypeError):
         write_cutouts(tmp_path / "x.h5", images, sources, {"brick": object()})
     assert list(tmp_path.iterdir()) == []
+    with pytest.raises(KeyError), create_cutouts(tmp_path / "x.h5", StampFormat()) as writer:
+        writer.append(images, sources)
+        raise KeyError("something")
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_golden_file_of_version_1_is_still_read() -> None:
-    with open_cutouts(GOLDEN) as cutouts:
+def test_a_full_disk_is_an_error_of_the_output_and_leaves_nothing(tmp_path: Path) -> None:
+    images, sources = sample(30)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, hard))
+    try:
+        with pytest.raises(OutputError, match=r"x\.h5: cannot be written"):
+            write_cutouts(tmp_path / "x.h5", images, sources, {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_stamps_of_another_format_are_not_written(tmp_path: Path) -> None:
+    images, sources = sample()
+    for wrong in ((images[:2], sources), (images[..., :3], sources), (images.astype("f8"), sources), (images, np.zeros(3, "i4"))):
+        with pytest.raises(ValueError, match="expected"):
+            write_cutouts(tmp_path / "x.h5", *wrong, {})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_golden_file_of_version_2_is_still_read() -> None:
+    with open_cutouts(GOLDEN / "cutouts_v2.h5") as cutouts:
         images, sources = cutouts.images(), cutouts.sources()
+        assert cutouts.attributes["brick"] == "1211p060"
     y, x, channel = np.mgrid[:64, :64, :6]
     np.testing.assert_array_equal(images[0], (x + 100 * y + 10000 * channel).astype(np.float32))
+    assert sources.dtype == SOURCE_DTYPE
     assert sources[0]["id"] == b"9010-329231-7"
     assert sources[0]["mag_r"] == np.float32(22.25)
+
+
+def test_golden_compressed_file_of_version_2_is_still_read() -> None:
+    with open_cutouts(GOLDEN / "cutouts_v2_bitshuffle.h5") as cutouts:
+        assert cutouts.stamps == StampFormat(("r",), ("image", "invvar"), 16)
+        assert cutouts.attributes["mantissa_bits"] == 9
+        images = cutouts.images()
+    y, x = np.mgrid[:16, :16]
+    np.testing.assert_array_equal(images[0, ..., 0], (x + 16 * y).astype(np.float32))

@@ -10,13 +10,14 @@ import pytest
 from astropy.nddata import Cutout2D
 
 from hpc_galaxy.bricks.catalog import CATALOG_DTYPE
-from hpc_galaxy.bricks.layout import coadd_path, list_bricks, tractor_path
+from hpc_galaxy.bricks.layout import coadd_path, tractor_path
 from hpc_galaxy.bricks.survey import make_survey
+from hpc_galaxy.bricks.views import list_bricks
 from hpc_galaxy.config import Config, load_config
-from hpc_galaxy.cutouts.extract import extract, input_trees
-from hpc_galaxy.cutouts.selection import SELECTIONS, apply_cuts, elg
+from hpc_galaxy.cutouts.brick import input_trees
+from hpc_galaxy.cutouts.extract import extract
 from hpc_galaxy.cutouts.sources import isolated, match_injected
-from hpc_galaxy.cutouts.stamps import cut_stamps, inside
+from hpc_galaxy.cutouts.stamps import boxes, cut_stamps, inside, on_edge
 from hpc_galaxy.errors import StageError, StaleOutputError
 from hpc_galaxy.injection.inject import inject
 from hpc_galaxy.shards.cutout_file import cutout_path, open_cutouts
@@ -34,7 +35,8 @@ def test_stamps_are_those_of_astropy_inside_and_at_every_edge() -> None:
     rng = np.random.default_rng(2)
     bx, by = rng.uniform(-0.5, 199.5, 300).astype("f4"), rng.uniform(-0.5, 149.5, 300).astype("f4")
     bx[:4], by[:4] = [10.5, 31.5, 32.0, 31.0], [100.0, 31.5, 32.0, 31.0]
-    images, edge = cut_stamps(planes, bx, by)
+    outlines = boxes(bx, by, 64)
+    images, edge = cut_stamps(list(planes.values()), outlines), on_edge(outlines, (150, 200))
     assert images.shape == (300, 64, 64, 6)
     assert images.flags.c_contiguous
     for number, (x, y) in enumerate(zip(bx.astype(float), by.astype(float), strict=True)):
@@ -48,73 +50,22 @@ def test_stamps_are_those_of_astropy_inside_and_at_every_edge() -> None:
 
 def test_channels_do_not_alias_at_an_edge() -> None:
     planes = {name: np.full((100, 100), number + 1, np.float32) for number, name in enumerate(CHANNELS)}
-    images, _ = cut_stamps(planes, np.array([2.0]), np.array([50.0]))
+    images = cut_stamps(list(planes.values()), boxes(np.array([2.0]), np.array([50.0]), 64))
     assert [set(np.unique(images[0, :, :, channel])) for channel in range(6)] == [{0.0, channel + 1.0} for channel in range(6)]
+
+
+@pytest.mark.parametrize("size", [8, 32, 128])
+def test_stamps_of_other_sizes_are_astropys_too(size: int) -> None:
+    plane = random_planes((150, 200))["image_g"]
+    for x, y in ((75.2, 80.7), (0.0, 149.4), (75.5, 80.5)):
+        stamp = cut_stamps([plane], boxes(np.array([x]), np.array([y]), size))
+        assert stamp.shape == (1, size, size, 1)
+        np.testing.assert_array_equal(stamp[0, :, :, 0], Cutout2D(plane, (x, y), size, mode="partial", fill_value=0).data)
 
 
 def test_inside_means_the_centre_lies_on_a_pixel() -> None:
     x = np.array([-0.6, -0.5, 0.0, 99.4, 99.6])
     assert inside(x, np.zeros(5), (10, 100)).tolist() == [False, True, True, True, False]
-
-
-def galaxy_like(**columns: float | bytes) -> np.ndarray:
-    """Return one catalog row in the middle of the parameter space, with some columns changed."""
-    row = np.zeros(1, CATALOG_DTYPE)
-    row["brick_primary"], row["type"], row["shape_r"] = True, b"EXP", 0.5
-    for band, mag in (("g", 22.5), ("r", 22.1), ("z", 21.4)):
-        row[f"flux_{band}"], row[f"flux_ivar_{band}"], row[f"mw_transmission_{band}"], row[f"nobs_{band}"] = (
-            10 ** ((22.5 - mag) / 2.5),
-            100,
-            1,
-            1,
-        )
-    for name, value in columns.items():
-        row[name] = value
-    return row
-
-
-def flux(mag: float) -> float:
-    return 10 ** ((22.5 - mag) / 2.5)
-
-
-@pytest.mark.parametrize(
-    ("columns", "cut"),
-    [
-        ({"brick_primary": False}, "primary"),
-        ({"type": b"PSF"}, "not a star"),
-        ({"type": b"DUP"}, "not a duplicate"),
-        ({"type": b"DEV"}, "not COMP or DEV"),
-        ({"nobs_z": 0}, "observed in g, r, z"),
-        ({"flux_g": -0.1}, "fluxes measured"),
-        ({"flux_ivar_r": 0}, "fluxes measured"),
-        ({"flux_g": flux(24.6), "flux_r": flux(24.0), "flux_z": flux(23.4)}, "not too faint"),
-        ({"flux_g": flux(20.6), "flux_r": flux(20.2), "flux_z": flux(19.5)}, "not too bright"),
-        ({"shape_r": 2.1}, "half-light radius"),
-        ({"flux_g": flux(23.9)}, "g-r, r-z box"),
-    ],
-)
-def test_each_cut_of_the_parameter_space(columns: dict[str, float | bytes], cut: str) -> None:
-    assert apply_cuts(galaxy_like(), elg(galaxy_like()))[0].all()
-    row = galaxy_like(**columns)
-    keep, flow = apply_cuts(row, elg(row))
-    assert not keep.any()
-    assert flow[cut] == 1
-
-
-def test_sloped_cuts_are_widened_by_half_a_magnitude_perpendicular() -> None:
-    # On the first line, g-r = 1.15 (r-z) - 0.15, the point (r-z, g-r) = (0.6, 0.54); the normal points up and left.
-    normal = np.array([-1.15, 1.0]) / np.hypot(1, 1.15)
-    for distance, kept in ((0.49, True), (0.51, False)):
-        rz, gr = np.array([0.6, 0.54]) + distance * normal
-        row = galaxy_like(flux_g=flux(22.0 + gr), flux_r=flux(22.0), flux_z=flux(22.0 - rz))
-        assert elg(row)["g-r, r-z box"].item() is kept
-
-
-def test_cut_flow_counts_every_source_once() -> None:
-    rows = np.concatenate([galaxy_like(), galaxy_like(type=b"PSF", brick_primary=False), galaxy_like(type=b"PSF")])
-    keep, flow = apply_cuts(rows, SELECTIONS["galaxies"](rows))
-    assert keep.tolist() == [True, False, False]
-    assert (flow["primary"], flow["not a star"]) == (1, 1)
 
 
 def positions(offsets_arcsec: list[float]) -> np.ndarray:
@@ -225,6 +176,8 @@ def test_cutouts_of_other_inputs_are_not_mixed(config: Config) -> None:
         (["real"], "survey", ["survey"]),
         (["real"], "injected", ["inject"]),
         (["fake"], "survey", ["inject"]),
+        (["user"], "injected", ["survey"]),
+        (["user", "fake"], "injected", ["inject", "survey"]),
     ],
 )
 def test_only_the_trees_that_are_needed_are_read(classes: list[str], real_from: str, trees: list[str]) -> None:

@@ -156,12 +156,12 @@ def test_an_interrupted_split_continues_to_the_same_bytes(tmp_path: Path) -> Non
     config = cutouts(tmp_path, 8, 6)
     split(config, World())
     shards = tmp_path / "shards"
-    before = {path.name: path.read_bytes() for path in shards.iterdir()}
+    before = {path.name: path.read_bytes() for path in shards.iterdir() if not path.name.startswith(".")}
     for name in ("manifest.json", "ledger.json", "xtest_000000.npy"):
         (shards / name).unlink()
     kept = (shards / "xtrain_000000.npy").stat().st_mtime_ns
     split(config, World())
-    assert {path.name: path.read_bytes() for path in shards.iterdir()} == before
+    assert {path.name: path.read_bytes() for path in shards.iterdir() if not path.name.startswith(".")} == before
     assert (shards / "xtrain_000000.npy").stat().st_mtime_ns == kept
 
 
@@ -199,5 +199,5 @@ def test_statistics_ignore_pixels_without_data_and_constant_planes() -> None:
     assert scale == pytest.approx([0.5, 0.2, 0.1, 4, 25, 100])
     images[..., 3:] = [4.0, 25.0, 100.0]
     assert finish(scale, [moments(images, scale)]).std == [1.0] * 6
-    with pytest.raises(InputError, match="band g: no training stamp has an inverse variance above 0"):
+    with pytest.raises(InputError, match="band g: no training stamp has a pixel with data"):
         scales([typical_invvar(np.zeros((1, *STAMP_SHAPE), np.float32))])
