@@ -51,7 +51,7 @@ _stage("realism", "realism.report:report", "Score the held-out test split and dr
 @app.command()
 def check(paths: Annotated[list[Path], typer.Argument(help="Cutout files, shard directories, or folders of them.")]) -> None:
     """Verify files written by this package; name every problem and exit 1 if there is one."""
-    _run(lambda world: _load("shards.check:check")(paths))
+    _run(lambda world: _load("shards.check:check")(paths, world))
 
 
 @app.command()

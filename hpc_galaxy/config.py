@@ -47,6 +47,7 @@ class Paths(Section):
 
     survey: Path = Path("survey")
     obiwan: Path = Path("obiwan")
+    positions: Path = Path("positions.fits")
     cutouts: Path = Path("cutouts")
     shards: Path = Path("shards")
     run: Path = Path("run")
@@ -122,27 +123,81 @@ class Injection(Section):
     offset_pixels: float = 0.0
 
 
+class Elg(Section):
+    """The parameter space of the 2018 test: emission-line galaxies of DESI's target selection, widened.
+
+    Attributes
+    ----------
+    margin : float
+        How far the colour box is widened, magnitudes; the sloped lines are moved perpendicular to themselves.
+    faint, bright : PerBand
+        Extinction-corrected AB magnitudes between which galaxies are kept.
+    radius : tuple
+        Half-light radii between which they are kept, arcsec.
+    """
+
+    margin: NotNegative = 0.5
+    faint: PerBand = PerBand(g=24.5, r=23.9, z=23.0)
+    bright: PerBand = PerBand(g=20.6766, r=20.4659, z=19.4391)
+    radius: tuple[NotNegative, NotNegative] = (0.131, 2.0)
+
+
 class Extract(Section):
     """Cutouts.
 
     Attributes
     ----------
     classes : list
-        Which of ``real`` and ``fake`` to cut.
+        Which of ``real``, ``fake`` and ``user`` to cut; ``user`` is the positions of `Paths.positions`.
     real_from : str
         Whether real galaxies are cut from the coadds into which the fakes were injected (``injected``: both classes share
         every pixel's history, so only the galaxies can differ) or from the survey's own (``survey``).
-    selection : str
-        ``elg`` (the parameter space of the 2018 test), ``galaxies`` (no stars, no duplicates) or ``all``. The same
-        selection is applied to real and to fake.
+    bands, planes : list
+        Which coadds the channels are: all bands of the first plane, then all of the second.
+    size : int
+        Side of a stamp, pixels; an even number.
+    selection : str or list
+        ``elg`` (the parameter space of the 2018 test), ``galaxies`` (no stars, no duplicates), ``all``, or the names of
+        single cuts (`hpc_galaxy.cutouts.selection`). The same selection is applied to real and to fake.
+    where : dict
+        Cuts of one's own on top: a name and an expression over catalog columns, such as ``mag_r < 22 and shape_r > 0.3``.
+    elg : Elg
+        Tunes the cuts of the selection ``elg``.
+    nobs : int
+        Exposures that every band has to have (cut ``observed``).
+    maskbits : list
+        Sources on pixels with any of these bits, such as ``BRIGHT``, are removed (cut ``maskbits``).
+    allmask : list
+        Bands in which sources whose ``allmask`` is set are removed (cut ``allmask``).
     match_arcsec : float
         A catalog source this close to an injected position is that injected galaxy.
+    layout : str
+        ``brick``: one HDF5 file a brick and class; ``2018``: obiwan's, a group and two datasets a galaxy.
+    compression : str
+        ``none``, or ``bitshuffle`` (with LZ4): a third of the size once mantissas are rounded.
+    mantissa_bits : int
+        Bits kept of the 23 of each pixel's mantissa; the files say what the rounding costs in units of the pixel noise.
+    checksums : bool
+        Whether coadds are read whole, their FITS checksums verified and stored. Without it just the tiles that are needed are
+        read.
     """
 
-    classes: tuple[Literal["real", "fake"], ...] = ("real", "fake")
+    classes: tuple[Literal["real", "fake", "user"], ...] = ("real", "fake")
     real_from: Literal["injected", "survey"] = "injected"
-    selection: Literal["elg", "galaxies", "all"] = "elg"
+    bands: tuple[Literal["g", "r", "i", "z"], ...] = ("g", "r", "z")
+    planes: tuple[Literal["image", "invvar"], ...] = ("image", "invvar")
+    size: Annotated[int, Field(ge=8, le=512, multiple_of=2)] = 64
+    selection: Literal["elg", "galaxies", "all"] | tuple[str, ...] = "elg"
+    where: dict[str, str] = Field(default_factory=dict)
+    elg: Elg = Elg()
+    nobs: Annotated[int, Field(ge=0)] = 1
+    maskbits: tuple[str, ...] = ()
+    allmask: tuple[Literal["g", "r", "i", "z"], ...] = ()
     match_arcsec: Positive = 1.0
+    layout: Literal["brick", "2018"] = "brick"
+    compression: Literal["none", "bitshuffle"] = "none"
+    mantissa_bits: Annotated[int, Field(ge=1, le=23)] = 23
+    checksums: bool = True
 
 
 class Split(Section):

@@ -6,53 +6,47 @@ they also come out of the same coadds, those with the fakes in them.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-import numpy as np
-
-from hpc_galaxy import __version__
-from hpc_galaxy.bricks.catalog import read_catalog
-from hpc_galaxy.bricks.images import BANDS, read_planes
-from hpc_galaxy.bricks.layout import list_bricks, list_injected_bricks, list_realisations, tractor_path
-from hpc_galaxy.bricks.simcat import read_injected
+from hpc_galaxy.bricks.layout import read_bricks
+from hpc_galaxy.bricks.positions import group_by_brick, read_positions
+from hpc_galaxy.bricks.views import list_bricks, list_injected_bricks, list_without_catalog
 from hpc_galaxy.config import Config
-from hpc_galaxy.cutouts.selection import SELECTIONS, apply_cuts
-from hpc_galaxy.cutouts.sources import fake_ids, isolated, match_injected, real_ids, source_table
-from hpc_galaxy.cutouts.stamps import cut_stamps, inside
-from hpc_galaxy.errors import HpcGalaxyError, StageError
+from hpc_galaxy.cutouts.brick import Extractor, Started, Work, input_trees, views_by_class
+from hpc_galaxy.cutouts.selection import require_valid
+from hpc_galaxy.errors import HpcGalaxyError, InputError, StageError
 from hpc_galaxy.files import shown
 from hpc_galaxy.ledger import Ledger, fingerprint, require_complete
-from hpc_galaxy.shards.cutout_file import cutout_path, open_cutouts, write_cutouts
-from hpc_galaxy.shards.schema import LABELS
-from hpc_galaxy.tracing.progress import track
+from hpc_galaxy.schedule import deal
+from hpc_galaxy.shards.schema import CLASSES
+from hpc_galaxy.tracing.progress import FAILED
 from hpc_galaxy.tracing.spans import Stopwatch
 from hpc_galaxy.world import World
 
-Part = tuple[np.ndarray, np.ndarray, dict[str, int]]
-"""Stamps, their source table, and how many sources each cut removed."""
+PIXELS_COST = 200_000  # of a copy of a brick, in bytes of its catalog: its pixels take time even where it has few sources
 
 
 def extract(config: Config, world: World, overwrite: bool = False) -> None:
-    """Cut every selected source of every brick into ``paths.cutouts``; continues where it stopped.
+    """Cut every selected source of every brick into ``paths.cutouts``; does what is missing or older than its inputs.
 
     Raises
     ------
     StageError
         Some bricks failed; all others are done, and the ledger names the failures.
     """
-    root = config.paths.cutouts
-    inputs = input_trees(config)
+    root, inputs = config.paths.cutouts, input_trees(config)
+    require_valid(config.extract)
     for stage, directory in inputs.items():
         require_complete(directory, stage)
-    bricks = list_injected_bricks(inputs["inject"]) if "inject" in inputs else list_bricks(inputs["survey"])
     ledger = Ledger(root, "extract", fingerprint(config, "extract", *inputs.values()))
-    ledger.open(config, world, overwrite, list(LABELS))
-    watch = Stopwatch()
-    entries = [_try_brick(config, brick, ledger.fingerprint, watch) for brick in track(world, "extract", bricks)]
-    entries = ledger.close(world, entries)
+    with ledger.claim(config, world, overwrite, list(CLASSES)):
+        watch = Stopwatch()
+        work = list_work(config, world) if world.is_root else []
+        weights = costs(config, world, world.bcast([item.brick for item in work]))
+        dealt = deal(world, "extract", "bricks", work, watch, weights)
+        entries = ledger.close(world, cut_bricks(Extractor(config, ledger.fingerprint, watch), dealt))
     world.say(watch.summary(world, "extract", "cutouts"))
     if world.is_root:
         _say_cut_flow(world, entries)
@@ -61,67 +55,109 @@ def extract(config: Config, world: World, overwrite: bool = False) -> None:
     world.barrier()
 
 
-def input_trees(config: Config) -> dict[str, Path]:
-    """Return the directories that stamps are cut from, by the stage that makes them: ``survey``, ``inject`` (obiwan's), or both."""
-    real_from_survey = "real" in config.extract.classes and config.extract.real_from == "survey"
-    trees = {}
-    if "fake" in config.extract.classes or not real_from_survey:
-        trees["inject"] = config.paths.obiwan
-    if real_from_survey:
-        trees["survey"] = config.paths.survey
-    return trees
+def list_work(config: Config, world: World) -> list[Work]:
+    """Return the bricks to be cut, sorted by name.
+
+    Raises
+    ------
+    InputError
+        There is none.
+    """
+    trees, classes = input_trees(config), set(config.extract.classes)
+    bricks: dict[str, Work] = {}
+    if "inject" in trees:
+        bricks |= {name: Work(name) for name in list_injected_bricks(trees["inject"])}
+    elif classes != {"user"}:
+        bricks |= {name: Work(name) for name in list_bricks(trees["survey"])}
+        if left_out := list_without_catalog(trees["survey"]):
+            world.say(f"extract: {len(left_out):,} bricks have coadds and no catalog, and are left out; the first is {left_out[0]}")
+    if "user" in classes:
+        bricks |= _positions_by_brick(config, world)
+    return [bricks[name] for name in sorted(bricks)]
 
 
-def _try_brick(config: Config, brick: str, stamp: str, watch: Stopwatch) -> dict[str, Any]:
-    """Extract one brick; a bad one is noted in the ledger and does not stop the others."""
+def _positions_by_brick(config: Config, world: World) -> dict[str, Work]:
+    positions = read_positions(config.paths.positions)
+    groups = group_by_brick(positions, read_bricks(config.paths.survey))
+    present = set(list_bricks(config.paths.survey))
+    found = {name: Work(name, positions[rows]) for name, rows in groups.items() if name in present}
+    count = sum(len(work.positions) for work in found.values() if work.positions is not None)
+    if count < len(positions):
+        world.say(f"extract: {len(positions) - count:,} of {len(positions):,} positions lie in no brick of {shown(config.paths.survey)}")
+    if not found:
+        raise InputError(
+            config.paths.positions, "has no position in any brick of the survey", "check ra and dec, degrees, and paths.survey"
+        )
+    return found
+
+
+def costs(config: Config, world: World, bricks: list[str]) -> list[float]:
+    """Return, on rank 0, how heavy each brick is: the size of its catalogs, which says how many sources there are. Collective."""
+    mine = [(number, _cost(config, bricks[number])) for number in world.share(range(len(bricks)))]
+    return [cost for _, cost in sorted(entry for part in world.gather(mine) for entry in part)]
+
+
+def _cost(config: Config, brick: str) -> float:
     try:
-        return _extract_brick(config, brick, stamp, watch)
-    except HpcGalaxyError as error:
-        return {"brick": brick, "error": str(error)}
+        views = {view for found in views_by_class(config, brick).values() for view in found}
+        return float(sum(PIXELS_COST + view.catalog.stat().st_size for view in views))
+    except (HpcGalaxyError, OSError):
+        return 0.0  # what is wrong with it will be said when it is cut
 
 
-def _extract_brick(config: Config, brick: str, stamp: str, watch: Stopwatch) -> dict[str, Any]:
-    paths: dict[str, Path] = {label: cutout_path(config.paths.cutouts, label, brick) for label in config.extract.classes}
-    missing = [label for label, path in paths.items() if not path.exists()]
-    for label, (images, table, flow) in cut_brick(config, brick, missing, watch).items():
-        attributes = {"brick": brick, "label": label, "fingerprint": stamp, "code_version": __version__, "cut_flow": flow}
-        with watch.span("write"):
-            write_cutouts(paths[label], images, table, attributes)
-    entry: dict[str, Any] = {"brick": brick}
-    for label, path in paths.items():
-        with open_cutouts(path) as cutouts:
-            entry |= {label: len(cutouts), f"{label}_cut_flow": json.loads(cutouts.attributes["cut_flow"])}
-        watch.count("cutouts", entry[label])
+def cut_bricks(extractor: Extractor, bricks: Iterable[Work]) -> list[dict[str, Any]]:
+    """Cut bricks, and return their lines for the ledger; what is wrong with one does not stop the others.
+
+    While a brick is cut the files of the one before are flushed to disk, which takes as long where the disk is far away.
+    """
+    entries = []
+    with ThreadPoolExecutor(1, "flush") as thread:
+        flushing: list[Future[dict[str, Any]]] = []
+        for work in bricks:
+            finish = _start(extractor, work)
+            entries += [_counted(extractor.watch, future.result()) for future in flushing]
+            flushing = [thread.submit(finish)]
+        entries += [_counted(extractor.watch, future.result()) for future in flushing]
+    return entries
+
+
+def _start(extractor: Extractor, work: Work) -> Callable[[], dict[str, Any]]:
+    """Cut a brick; return what is left to be done for its line in the ledger."""
+    try:
+        started = extractor.start(work)
+    except (HpcGalaxyError, OSError) as error:
+        failure = _failure(work.brick, error)
+        return lambda: failure
+    return lambda: _finish(started)
+
+
+def _finish(started: Started) -> dict[str, Any]:
+    try:
+        return started.finish()
+    except (HpcGalaxyError, OSError) as error:
+        return _failure(started.entry["brick"], error)
+
+
+def _failure(brick: str, error: HpcGalaxyError | OSError) -> dict[str, Any]:
+    where = error.where if isinstance(error, HpcGalaxyError) else str(error.filename or brick)
+    return {"brick": brick, "file": where, "error": str(error)}
+
+
+def _counted(watch: Stopwatch, entry: dict[str, Any]) -> dict[str, Any]:
+    if "error" in entry:
+        watch.count(FAILED)
+    for label in CLASSES:
+        watch.count("cutouts", entry.get(label, 0))
     return entry
 
 
-def cut_brick(config: Config, brick: str, labels: list[str], watch: Stopwatch) -> dict[str, Part]:
-    """Cut the stamps of one brick.
-
-    Returns
-    -------
-    dict of str to (images, table, flow)
-        By class: stamps of shape (N, 64, 64, 6), their source table, and how many sources each cut removed.
-    """
-    parts: dict[str, list[Part]] = {label: [] for label in labels}
-    if not labels:
-        return {}
-    inputs = input_trees(config)
-    if "real" in labels and "survey" in inputs:
-        parts["real"].append(_cut_tree(config, brick, "", ["real"], watch)["real"])
-    if "inject" in inputs:
-        for number, rs in enumerate(list_realisations(config.paths.obiwan, brick)):
-            # Realisations show the same real galaxies: those of the first are enough.
-            wanted = [label for label in labels if label == "fake" or (number == 0 and config.extract.real_from == "injected")]
-            if wanted:
-                for label, part in _cut_tree(config, brick, rs, wanted, watch).items():
-                    parts[label].append(part)
-    return {label: _join(found) for label, found in parts.items()}
-
-
-def _join(parts: list[Part]) -> Part:
-    images, tables, flows = zip(*parts, strict=True)
-    return np.concatenate(images), np.concatenate(tables), _sum_flows(flows)
+def _say_cut_flow(world: World, entries: list[dict[str, Any]]) -> None:
+    for label in CLASSES:
+        flow = _sum_flows(entry[f"{label}_cut_flow"] for entry in entries if label in entry)
+        if flow:
+            found = flow.pop("catalog")
+            steps = ", ".join(f"{name} -{count}" for name, count in flow.items() if count)
+            world.say(f"extract: {label}: {found} in the catalogs, {found - sum(flow.values())} cut out ({steps or 'none removed'})")
 
 
 def _sum_flows(flows: Iterable[dict[str, int]]) -> dict[str, int]:
@@ -132,47 +168,10 @@ def _sum_flows(flows: Iterable[dict[str, int]]) -> dict[str, int]:
     return total
 
 
-def _cut_tree(config: Config, brick: str, rs: str, labels: list[str], watch: Stopwatch) -> dict[str, Part]:
-    """Cut the wanted classes of one brick out of the survey (`rs` empty) or out of one of obiwan's realisations."""
-    root = config.paths.obiwan if rs else config.paths.survey
-    with watch.span("read"):
-        catalog = read_catalog(tractor_path(root, brick, rs))
-        injected = read_injected(root, brick, rs) if rs else None
-        planes = read_planes(root, brick, rs)
-    shape = planes[f"image_{BANDS[0]}"].shape
-    match, best = match_injected(catalog, catalog[:0] if injected is None else injected, config.extract.match_arcsec)
-    cuts = {
-        "nearest to the injected position": best,
-        "on the coadd": inside(catalog["bx"], catalog["by"], shape),
-        "isolated": isolated(catalog, config.extract.match_arcsec),
-        **SELECTIONS[config.extract.selection](catalog),
-    }
-    parts = {}
-    for label in labels:
-        rows = np.flatnonzero((match >= 0) == bool(LABELS[label]))
-        keep, flow = apply_cuts(catalog[rows], {name: cut[rows] for name, cut in cuts.items()})
-        chosen = rows[keep]
-        ids = real_ids(catalog[chosen]) if injected is None or label == "real" else fake_ids(injected[match[chosen]], brick, rs)
-        table = source_table(catalog[chosen], label, brick, rs, ids)
-        with watch.span("cut"):
-            images, table["edge"] = cut_stamps(planes, catalog["bx"][chosen], catalog["by"][chosen])
-        parts[label] = images, table, {"catalog": len(rows), **flow}
-    return parts
-
-
-def _say_cut_flow(world: World, entries: list[dict[str, Any]]) -> None:
-    for label in LABELS:
-        flow = _sum_flows(entry[f"{label}_cut_flow"] for entry in entries if label in entry)
-        if flow:
-            found = flow.pop("catalog")
-            steps = ", ".join(f"{name} -{count}" for name, count in flow.items() if count)
-            world.say(f"extract: {label}: {found} in the catalogs, {found - sum(flow.values())} cut out ({steps or 'none removed'})")
-
-
 def _require_success(entries: list[dict[str, Any]]) -> None:
     failed = [entry for entry in entries if "error" in entry]
     if failed:
-        listing = "".join(f"\n  {entry['error']}" for entry in failed[:10])
+        listing = "".join(f"\n  {entry['brick']}: {entry['error']}" for entry in failed[:10])
         more = f"\n  and {len(failed) - 10} more, see ledger.json" if len(failed) > 10 else ""
         raise StageError(
             "extract",

@@ -7,20 +7,9 @@ from scipy.spatial import cKDTree
 
 from hpc_galaxy.bricks.catalog import magnitudes
 from hpc_galaxy.bricks.geometry import chord, unit_vectors
-from hpc_galaxy.shards.schema import BANDS, LABELS, SOURCE_DTYPE
+from hpc_galaxy.shards.schema import CLASSES, SOURCE_COLUMNS, StampFormat
 
-COPIED = (
-    "ra",
-    "dec",
-    "bx",
-    "by",
-    "type",
-    "shape_r",
-    "shape_e1",
-    "shape_e2",
-    "sersic",
-    *[f"{name}_{band}" for name in ("flux", "flux_ivar", "mw_transmission", "psfsize") for band in BANDS],
-)
+COPIED = ("ra", "dec", "bx", "by", "type", "maskbits", "shape_r", "shape_e1", "shape_e2", "sersic")
 
 
 def isolated(catalog: np.ndarray, arcsec: float) -> np.ndarray:
@@ -63,30 +52,62 @@ def match_injected(catalog: np.ndarray, injected: np.ndarray, arcsec: float) -> 
     return match, best
 
 
-def source_table(catalog: np.ndarray, label: str, brick: str, rs: str, ids: list[str]) -> np.ndarray:
+def source_table(catalog: np.ndarray, stamps: StampFormat, label: str, brick: str, rs: str, ids: list[str]) -> np.ndarray:
     """Return the source table of catalog rows.
 
     Parameters
     ----------
-    catalog : ndarray, shape (N,), `hpc_galaxy.bricks.catalog.CATALOG_DTYPE`
+    catalog : ndarray, shape (N,), `hpc_galaxy.bricks.catalog.catalog_dtype`
         The selected rows.
+    stamps : StampFormat
+        Whose bands the table has columns of.
     label, brick, rs : str
-        ``real`` or ``fake``; where the stamps are cut from.
+        The class; where the stamps are cut from.
     ids : list of str
         One a row.
 
     Returns
     -------
-    ndarray, shape (N,), `hpc_galaxy.shards.schema.SOURCE_DTYPE`
+    ndarray, shape (N,), ``stamps.source_dtype``
         ``edge`` is still False.
     """
-    table = np.zeros(len(catalog), SOURCE_DTYPE)
-    table["id"] = [identifier.encode() for identifier in ids]
-    table["brick"], table["rs"], table["label"] = brick.encode(), rs.encode(), LABELS[label]
+    table = _blank_table(len(catalog), stamps, label, brick, rs, ids)
     for name in COPIED:
         table[name] = catalog[name]
-    for band in BANDS:
+    for band in stamps.bands:
         table[f"mag_{band}"] = magnitudes(catalog, band)
+        for name in SOURCE_COLUMNS[1:]:
+            table[f"{name}_{band}"] = catalog[f"{name}_{band}"]
+    return table
+
+
+def positions_table(positions: np.ndarray, stamps: StampFormat, brick: str, bx: np.ndarray, by: np.ndarray) -> np.ndarray:
+    """Return the source table of a user's own positions: nothing is known of them but ``id``, ``ra`` and ``dec``.
+
+    Parameters
+    ----------
+    positions : ndarray, shape (N,), `hpc_galaxy.bricks.positions.POSITION_DTYPE`
+        Those in this brick.
+    bx, by : ndarray, shape (N,)
+        The same on the coadd, 0-indexed.
+
+    Returns
+    -------
+    ndarray, shape (N,), ``stamps.source_dtype``
+        What is unknown is NaN; ``edge`` is still False.
+    """
+    ids = [identifier.decode() for identifier in positions["id"]]
+    table = _blank_table(len(positions), stamps, "user", brick, "", ids)
+    for name in ("sersic", "shape_r", "shape_e1", "shape_e2", *[f"{name}_{band}" for name in SOURCE_COLUMNS for band in stamps.bands]):
+        table[name] = np.nan
+    table["ra"], table["dec"], table["bx"], table["by"] = positions["ra"], positions["dec"], bx, by
+    return table
+
+
+def _blank_table(count: int, stamps: StampFormat, label: str, brick: str, rs: str, ids: list[str]) -> np.ndarray:
+    table = np.zeros(count, stamps.source_dtype)
+    table["id"] = [identifier.encode() for identifier in ids]
+    table["brick"], table["rs"], table["label"] = brick.encode(), rs.encode(), CLASSES[label]
     return table
 
 

@@ -15,7 +15,7 @@ Mpirun = Callable[..., CompletedProcess[str]]
 FAULTS = [
     ("survey", "bricks.survey:render", "survey", "ledger.json"),
     ("inject", "injection.inject:draw_galaxies", "obiwan", "ledger.json"),
-    ("extract", "cutouts.extract:cut_stamps", "cutouts", "ledger.json"),
+    ("extract", "cutouts.brick:cut_stamps", "cutouts", "ledger.json"),
     ("split", "splits.split:write_shard", "shards", "ledger.json"),
     ("train --set train.backend='ddp'", "training.loop:Trainer.step", "run", "DONE"),
     ("train --set train.backend='horovod'", "training.loop:Trainer.step", "run", "DONE"),
