@@ -11,7 +11,8 @@ import os
 import shutil
 import statistics
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,7 +40,7 @@ from hpc_galaxy.tracing.spans import Stopwatch
 NPIX, SIZE = 3600, 64
 # Nanomaggies and 1/nanomaggies^2, about 25 steps of quantisation: the files are as large as those of the Legacy Surveys.
 IMAGE_NOISE, INVVAR_NOISE = 0.0025, 0.25
-LIST = 4  # bricks that our side and the ranks cut in a row
+LIST = 4  # bricks that our side cuts in a row
 TARGETS_2018 = {300: "10", 1000: "7", 5000: "5"}
 
 
@@ -69,6 +70,11 @@ def write_catalog(root: Path, brick: str, count: int) -> None:
     write_table(path, tractor_columns(catalog, brick), "CATALOG")
 
 
+def aliases(count: int) -> list[str]:
+    """Return names under which `Brick.link` makes the same files known."""
+    return [other.name for other in survey_bricks(count, 150.0, 6.0)]
+
+
 @dataclass
 class Brick:
     """The brick that all sides cut, and where they write."""
@@ -81,24 +87,16 @@ class Brick:
         """Where a side writes."""
         return self.root / "out"
 
-    @property
-    def aliases(self) -> list[str]:
-        """Names under which `link` makes the same files known."""
-        return [other.name for other in survey_bricks(LIST + 1, 150.0, 6.0)][1:]
-
     def clear(self) -> None:
         """Remove what the side before has left."""
         shutil.rmtree(self.out, ignore_errors=True)
         self.out.mkdir()
 
-    def link(self) -> None:
-        """Make the brick known under further names: a list of bricks."""
-        for name in self.aliases:
-            catalog = tractor_path(self.root, name)
-            pairs = [(catalog, tractor_path(self.root, self.name))]
-            pairs += [
-                (coadd_path(self.root, name, *channel.split("_")), path) for channel, path in zip(CHANNELS, self.coadds(), strict=True)
-            ]
+    def link(self, root: Path, names: Sequence[str]) -> None:
+        """Make the brick known under further names in a tree: a list of bricks."""
+        for name in names:
+            pairs = [(tractor_path(root, name), tractor_path(self.root, self.name))]
+            pairs += [(coadd_path(root, name, *channel.split("_")), path) for channel, path in zip(CHANNELS, self.coadds(), strict=True)]
             for alias, path in pairs:
                 alias.parent.mkdir(parents=True, exist_ok=True)
                 alias.unlink(missing_ok=True)
@@ -120,7 +118,7 @@ class Brick:
 def ours(brick: Brick, **settings: str) -> None:
     """Cut `LIST` bricks as the stage does: catalog, cuts, coadds with their checksums, stamps, checksummed files flushed to disk."""
     extractor = Extractor(our_config(brick, **settings), "benchmark", Stopwatch(), OUR_MEMORY)
-    entries = cut_bricks(extractor, [Work(name) for name in brick.aliases])
+    entries = cut_bricks(extractor, [Work(name) for name in aliases(LIST)])
     assert all("error" not in entry for entry in entries), entries
 
 
@@ -249,7 +247,7 @@ def compare(brick: Brick, count: int, repeats: int) -> None:
     write_catalog(brick.root, brick.name, count)
     compared = sides(brick, count)
     brick.clear()
-    brick.link()
+    brick.link(brick.root, aliases(LIST))
     compared["ours"]()  # imports and the first touch of memory are paid once a job
     seconds = interleaved(compared, repeats, brick.clear)
     for name, values in seconds.items():
@@ -266,25 +264,43 @@ def compare(brick: Brick, count: int, repeats: int) -> None:
             ratio("extract_vs_cutana_n300", median["Cutana, in memory"] / median["ours"], "4")
 
 
-def scaling(brick: Brick, repeats: int) -> None:
-    """Compare one rank with two, each a whole ``hpc-galaxy extract`` of the list of bricks."""
+def scaling(brick: Brick, count: int, repeats: int) -> None:
+    """Compare one rank with two, and two ranks with two processes that know nothing of each other."""
     write_catalog(brick.root, brick.name, 300)
-    (tractor_path(brick.root, brick.name)).rename(brick.root / "catalog.fits")
-    for name in brick.aliases:  # all catalogs but the brick's own: it would be cut as well
-        tractor_path(brick.root, name).unlink()
-        shutil.copy(brick.root / "catalog.fits", tractor_path(brick.root, name))
+    names = aliases(count)
+    trees = {brick.root / "all": names, brick.root / "one": names[::2], brick.root / "other": names[1::2]}
+    for root, part in trees.items():
+        brick.link(root, part)
+    whole, *halves = trees
+    runs: dict[str, Callable[[], float]] = {
+        "1 rank": lambda: run_stage(brick, 1, [whole]),
+        "2 ranks": lambda: run_stage(brick, 2, [whole]),
+        "2 separate processes": lambda: run_stage(brick, 1, halves),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(repeats):
+        for name, run in runs.items():
+            brick.clear()
+            seconds[name].append(run())
+    for name, values in seconds.items():
+        print(f"  {name:20} {count} bricks of 300: {spread(values)} s")
+    median = {name: statistics.median(values) for name, values in seconds.items()}
+    ratio("extract_two_process_scaling", median["1 rank"] / median["2 ranks"] / 2, "0.95")
+    ratio("extract_two_ranks_vs_two_processes", median["2 separate processes"] / median["2 ranks"], "1")
+
+
+def run_stage(brick: Brick, ranks: int, trees: Sequence[Path]) -> float:
+    """Run ``hpc-galaxy extract`` on all trees at the same time; return the seconds that the slowest says it took."""
     config = our_config(brick).model_dump(mode="json")["extract"]
     overrides = [f"--set=extract.{key}={config[key]!r}" for key in ("classes", "real_from", "selection", "match_arcsec")]
-    paths = [f"--set=paths.survey='{brick.root}'", f"--set=paths.cutouts='{brick.out}'"]
-    seconds: dict[int, list[float]] = {1: [], 2: []}
-    for _ in range(repeats):
-        for ranks, values in seconds.items():
-            brick.clear()
-            said = run_ranks(ranks, ["-m", "hpc_galaxy", "extract", *paths, *overrides])
-            values.append(float(said.split(" cutouts in ")[1].split(" s on ")[0]))
-    for ranks, values in seconds.items():
-        print(f"  {ranks} rank(s), {len(brick.aliases)} bricks of 300: {spread(values)} s")
-    ratio("extract_two_process_scaling", statistics.median(seconds[1]) / statistics.median(seconds[2]) / 2, "0.95")
+
+    def run(root: Path) -> float:
+        paths = [f"--set=paths.survey='{root}'", f"--set=paths.cutouts='{brick.out / root.name}'"]
+        said = run_ranks(ranks, ["-m", "hpc_galaxy", "extract", *paths, *overrides])
+        return float(said.split(" cutouts in ")[1].split(" s on ")[0])
+
+    with ThreadPoolExecutor(len(trees)) as pool:
+        return max(pool.map(run, trees))
 
 
 def main() -> None:
@@ -304,7 +320,7 @@ def main() -> None:
             if not importlib.util.find_spec(name):
                 print(f"{name} is not installed and was left out: pip install -r benchmarks/requirements.txt")
         print("\ntwo ranks against one")
-        scaling(brick, 1 if options.quick else 5)
+        scaling(brick, 12 if options.quick else 48, 1 if options.quick else 5)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import resource
@@ -25,6 +26,7 @@ from hpc_galaxy.bricks.views import list_bricks
 from hpc_galaxy.config import Config, load_config
 from hpc_galaxy.cutouts.extract import extract
 from hpc_galaxy.errors import OutputError, StageError
+from hpc_galaxy.files import sha256
 from hpc_galaxy.shards.check import check
 from hpc_galaxy.shards.cutout_file import cutout_path
 from hpc_galaxy.world import World
@@ -35,9 +37,9 @@ NPIX = 320
 
 @pytest.fixture(scope="module")
 def survey(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Ten healthy bricks."""
+    """Eleven healthy bricks."""
     root = tmp_path_factory.mktemp("faults") / "survey"
-    make_survey(load_config(None, [f"paths.survey='{root}'", "survey.bricks=10", f"survey.npix={NPIX}", "seed=4"]), World())
+    make_survey(load_config(None, [f"paths.survey='{root}'", "survey.bricks=11", f"survey.npix={NPIX}", "seed=4"]), World())
     return root
 
 
@@ -102,6 +104,10 @@ def no_permission(root: Path, brick: str) -> None:
     coadd_path(root, brick, "invvar", "z").chmod(0)
 
 
+def closed_folder(root: Path, brick: str) -> None:
+    coadd_path(root, brick, "image", "g").parent.chmod(0)
+
+
 # What breaks a brick, the file that the ledger has to name, and a part of the reason.
 FAULTS: list[tuple[Break, str, str]] = [
     (missing_coadd, "legacysurvey-{}-image-z.fits.fz", "no such file"),
@@ -113,6 +119,7 @@ FAULTS: list[tuple[Break, str, str]] = [
     (wrong_shape, "legacysurvey-{}-invvar-r.fits.fz", f"has shape ({NPIX}, {NPIX - 20}), expected ({NPIX}, {NPIX})"),
     (not_a_number, "legacysurvey-{}-image-g.fits.fz", "pixels in the stamps that are no numbers"),
     (no_permission, "legacysurvey-{}-invvar-z.fits.fz", "Permission denied"),
+    (closed_folder, "legacysurvey-{}-image-g.fits.fz", "Permission denied"),
 ]
 
 
@@ -144,7 +151,7 @@ def test_every_fault_is_one_line_and_the_rerun_does_just_the_rest(survey: Path, 
     broken = dict(zip(bricks, FAULTS, strict=False))
     for brick, (fault, _, _) in broken.items():
         fault(config.paths.survey, brick)
-    with ordinary_user(config), pytest.raises(StageError, match="9 of 10 bricks failed") as failure:
+    with ordinary_user(config), pytest.raises(StageError, match="10 of 11 bricks failed") as failure:
         extract(config, World())
     assert failure.value.exit_code != 0
     entries = {entry["brick"]: entry for entry in ledger(config)}
@@ -202,7 +209,7 @@ def test_a_full_disk_is_one_line_a_brick_and_leaves_nothing(config: Config) -> N
     command = [sys.executable, "-m", "hpc_galaxy", "extract", "-c", str(config.paths.survey.parent / "run.toml")]
     full = subprocess.run(command, capture_output=True, text=True, preexec_fn=small_files, check=False, timeout=120)
     assert full.returncode == 1
-    assert "10 of 10 bricks failed" in full.stderr
+    assert "11 of 11 bricks failed" in full.stderr
     assert "Traceback" not in full.stderr
     for entry in ledger(config):
         assert Path(entry["file"]) == cutout_path(config.paths.cutouts, "real", entry["brick"])
@@ -210,7 +217,7 @@ def test_a_full_disk_is_one_line_a_brick_and_leaves_nothing(config: Config) -> N
     assert not [path for path in config.paths.cutouts.rglob("*") if path.suffix == ".h5"]
     again = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert again.returncode == 0, again.stderr
-    assert len(outputs(config)) == 10
+    assert len(outputs(config)) == 11
 
 
 def test_an_output_directory_without_permission_is_one_error(config: Config) -> None:
@@ -218,3 +225,21 @@ def test_an_output_directory_without_permission_is_one_error(config: Config) -> 
     config.paths.cutouts.chmod(0o555)
     with ordinary_user(config), pytest.raises(OutputError, match=r"cutouts.*cannot be written \(Permission denied\)"):
         extract(config, World())
+
+
+def test_a_disk_that_fails_costs_its_brick_alone(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = list_bricks(config.paths.survey)[0]
+
+    def failing(path: Path) -> str:
+        if one in path.name:
+            raise OSError(errno.EIO, "Input/output error", str(path))
+        return sha256(path)
+
+    monkeypatch.setattr("hpc_galaxy.cutouts.brick.sha256", failing)
+    with pytest.raises(StageError, match="1 of 11 bricks failed"):
+        extract(config, World())
+    (failed,) = (entry for entry in ledger(config) if "error" in entry)
+    assert failed["brick"] == one
+    assert Path(failed["file"]) == tractor_path(config.paths.survey, one)
+    assert "Input/output error" in failed["error"]
+    assert len(outputs(config)) == 10

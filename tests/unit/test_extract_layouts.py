@@ -174,18 +174,40 @@ def test_legacysim_is_read_and_what_collided_is_not_fake(tmp_path: Path) -> None
         assert f"9010-{releases.BRICKID}-1".encode() in cutouts.sources()["id"].tolist()
 
 
+def write_bricks(root: Path) -> None:
+    floats = [(name, "f8") for name in ("RA", "DEC", "RA1", "RA2", "DEC1", "DEC2")]
+    bricks = np.zeros(1, [("BRICKNAME", "S8"), *[(name, "i4") for name in ("BRICKID", "BRICKROW", "BRICKCOL")], *floats])
+    bricks["BRICKNAME"], bricks["RA1"], bricks["RA2"], bricks["DEC1"], bricks["DEC2"] = BRICK, 121.0, 121.25, 5.875, 6.125
+    fitsio.write(str(root / "survey-bricks.fits.gz"), bricks)
+
+
+def test_a_position_at_the_seam_of_north_and_south_is_cut_once(tmp_path: Path) -> None:
+    for region in ("north", "south"):
+        write_survey(tmp_path / "survey" / region, "DR9", "grz")
+    write_bricks(tmp_path / "survey")
+    (tmp_path / "positions.csv").write_text("id,ra,dec\n1,121.1,6.0\n")
+    run(tmp_path, "classes=['user']", "size=16")
+    with open_cutouts(cutout_path(tmp_path / "cutouts", "user", BRICK)) as cutouts:
+        assert len(cutouts) == 1
+
+
+def test_a_negative_inverse_variance_is_no_data(tmp_path: Path) -> None:
+    write_survey(tmp_path / "survey", "DR9", "grz")
+    path = tmp_path / "survey" / "coadd" / BRICK[:3] / BRICK / f"legacysurvey-{BRICK}-invvar-r.fits.fz"
+    negative = pixels("invvar", "r")
+    negative[60, 60] = -0.5
+    fitsio.write(str(path), negative, clobber=True)
+    run(tmp_path, *REAL, "size=16")
+    with open_cutouts(cutout_path(tmp_path / "cutouts", "real", BRICK)) as cutouts:
+        stamp = cutouts.images()[0]
+    row, column = (60 - int(np.ceil(place - 8)) for place in (Y[0], X[0]))
+    assert stamp[row, column, cutouts.stamps.channels.index("invvar_r")] == 0
+    assert (np.delete(stamp[..., 3:].reshape(-1), (row * 16 + column) * 3 + 1) > 0).all()
+
+
 def test_ones_own_positions_are_cut_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_survey(tmp_path / "survey", "DR9", "grz")
-    bricks = np.zeros(
-        1,
-        [
-            ("BRICKNAME", "S8"),
-            *[(name, "i4") for name in ("BRICKID", "BRICKROW", "BRICKCOL")],
-            *[(name, "f8") for name in ("RA", "DEC", "RA1", "RA2", "DEC1", "DEC2")],
-        ],
-    )
-    bricks["BRICKNAME"], bricks["RA1"], bricks["RA2"], bricks["DEC1"], bricks["DEC2"] = BRICK, 121.0, 121.25, 5.875, 6.125
-    fitsio.write(str(tmp_path / "survey" / "survey-bricks.fits.gz"), bricks)
+    write_bricks(tmp_path / "survey")
     ra, dec = WCS.all_pix2world([50.0, 100.3, 5000], [60.0, 99.6, 60], 0)
     rows = [f"{name},{x:.9f},{y:.9f}" for name, x, y in zip(["007", "host of SN", "outside"], [*ra[:2], 122], [*dec[:2], 6], strict=True)]
     (tmp_path / "positions.csv").write_text("\n".join(["ID,RA,Dec", *rows]) + "\n")
@@ -254,3 +276,15 @@ def test_the_2018_layout_is_written_on_request_and_read_back(tmp_path: Path) -> 
     assert path.stat().st_mtime_ns == before
     with pytest.raises(ConfigError, match="2018"):
         run(tmp_path / "other", *REAL, "layout='2018'", "size=32")
+
+
+def test_neighbours_are_left_out_of_both_classes_and_counted(tmp_path: Path) -> None:
+    write_survey(tmp_path / "survey", "DR9", "grz")
+    path = tmp_path / "survey" / "tractor" / BRICK[:3] / f"tractor-{BRICK}.fits"
+    table = catalog("DR9")
+    table["ra"][1], table["dec"][1] = table["ra"][0], table["dec"][0] + 0.9 / 3600
+    releases.write_table(path, table)
+    run(tmp_path, *REAL, "size=16")
+    with open_cutouts(cutout_path(tmp_path / "cutouts", "real", BRICK)) as cutouts:
+        assert [name.split(b"-")[-1] for name in cutouts.sources()["id"].tolist()] == [b"2", b"3", b"4", b"5"]
+        assert json.loads(cutouts.attributes["cut_flow"])["isolated"] == 2
