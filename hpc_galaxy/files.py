@@ -50,6 +50,8 @@ def whole_file(path: Path) -> Iterator[Path]:
             os.fsync(written.fileno())
         os.replace(temporary, path)
     except OSError as error:
+        if isinstance(error.filename, str) and Path(error.filename) not in (path, temporary, *path.parents):
+            raise  # of another file, that the block was reading
         raise OutputError(path, f"cannot be written ({error.strerror or error})", "check permissions, quota and free space") from error
     finally:
         with suppress(OSError):

@@ -103,3 +103,10 @@ def test_what_cannot_be_written_is_one_clear_error(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="No space left on device"), whole_file(tmp_path / "b.bin"):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file"]
+
+
+def test_an_error_of_another_file_is_not_blamed_on_the_output(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="absent"), whole_file(tmp_path / "out") as temporary:
+        temporary.write_text("begun")
+        (tmp_path / "absent").read_text()
+    assert list(tmp_path.iterdir()) == []
