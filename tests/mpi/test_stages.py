@@ -5,6 +5,7 @@ from __future__ import annotations
 import filecmp
 from collections.abc import Callable
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 
@@ -25,3 +26,19 @@ def test_any_number_of_ranks_writes_the_same_bytes(
     assert {".fits.fz", ".fits", ".fits.gz", ".h5", ".npy", ".json"} <= kinds
     different = [name for name in names if not filecmp.cmp(one_rank / name, tmp_path / name, shallow=False)]
     assert different == []
+
+
+def test_check_says_the_same_from_any_number_of_ranks(one_rank: Path, mpirun: Callable[..., CompletedProcess[str]], tmp_path: Path) -> None:
+    broken = sorted((one_rank / "cutouts" / "real").rglob("*.h5"))[1]
+    content = broken.read_bytes()
+    try:
+        broken.write_bytes(content[:-10])
+        command = ["-m", "hpc_galaxy", "check", str(one_rank / "cutouts"), str(one_rank / "shards")]
+        one, three = (mpirun(ranks, command) for ranks in (1, 3))
+    finally:
+        broken.write_bytes(content)
+    assert one.returncode == three.returncode == 1
+    assert one.stdout == three.stdout
+    assert one.stdout.count("FAILED:") == 1
+    assert str(broken) in one.stdout
+    assert one.stdout.count("ok:") > 20
