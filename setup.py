@@ -2,6 +2,7 @@
 
 from setuptools import Extension, setup
 
+# Without a C compiler fitsio, numpy and HDF5 do the same, slower.
 setup(
     ext_modules=[
         Extension(
@@ -9,7 +10,9 @@ setup(
             ["hpc_galaxy/bricks/_rice.c"],
             # Contraction of multiply-add would change the last bit of pixels.
             extra_compile_args=["-O3", "-ffp-contract=off"],
-            optional=True,  # without a C compiler fitsio reads the coadds, slower
-        )
+            optional=True,
+        ),
+        Extension("hpc_galaxy.cutouts._cut", ["hpc_galaxy/cutouts/_cut.c"], extra_compile_args=["-O3"], optional=True),
+        Extension("hpc_galaxy.shards._fletcher", ["hpc_galaxy/shards/_fletcher.c"], extra_compile_args=["-O3"], optional=True),
     ]
 )

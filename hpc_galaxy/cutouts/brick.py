@@ -158,7 +158,7 @@ class Extractor:
             outputs[label].note(part, planes.values())
             for rows in _blocks(len(part.table)):
                 with self.watch.span("cut"):
-                    images = self._stamps(view, planes, part.outlines[rows])
+                    images = self._stamps(planes, part.outlines[rows])
                 with self.watch.span("write"):
                     outputs[label].writer.append(images, part.table[rows])
 
@@ -173,15 +173,12 @@ class Extractor:
             planes[name] = plane
         return planes
 
-    def _stamps(self, view: View, planes: dict[str, Plane], outlines: np.ndarray) -> np.ndarray:
-        images = cut_stamps([plane.pixels for plane in planes.values()], outlines)
-        for channel, name in enumerate(planes):
-            pixels = images[..., channel]
-            if name.startswith("invvar"):
-                # Lossy compression can make it negative (legacypipe issue 530).
-                np.maximum(pixels, 0, out=pixels)
-        if not np.isfinite(images).all():
-            _refuse(planes, images)
+    def _stamps(self, planes: dict[str, Plane], outlines: np.ndarray) -> np.ndarray:
+        # Lossy compression can make an inverse variance negative (legacypipe issue 530).
+        clamped = [name.startswith("invvar") for name in planes]
+        bad = np.zeros(len(planes), np.int64)
+        images = cut_stamps([plane.pixels for plane in planes.values()], outlines, clamped, bad)
+        _require_numbers(planes.values(), bad)
         return images
 
 
@@ -191,7 +188,6 @@ class Output:
 
     writer: CutoutWriter | Writer2018
     flow: dict[str, int] = field(default_factory=dict)
-    cuts: list[str] = field(default_factory=list)
     releases: set[int] = field(default_factory=set)
     datasums: dict[Path, int | None] = field(default_factory=dict)
 
@@ -231,11 +227,10 @@ def _blocks(count: int) -> Iterator[slice]:
     return (slice(start, start + BLOCK) for start in range(0, count, BLOCK))
 
 
-def _refuse(planes: dict[str, Plane], images: np.ndarray) -> None:
-    for channel, plane in enumerate(planes.values()):
-        bad = images[..., channel].size - int(np.isfinite(images[..., channel]).sum())
-        if bad:
-            raise InputError(plane.path, f"has {bad} pixels in the stamps that are no numbers, expected 0", "copy it again")
+def _require_numbers(planes: Iterable[Plane], bad: np.ndarray) -> None:
+    for plane, count in zip(planes, bad.tolist(), strict=True):
+        if count:
+            raise InputError(plane.path, f"has {count} pixels in the stamps that are no numbers, expected 0", "copy it again")
 
 
 def _entry(brick: str, flows: Mapping[str, dict[str, int] | None]) -> dict[str, Any]:

@@ -79,7 +79,7 @@ def _stamps(settings: Extract) -> StampFormat:
 
 def _from_positions(settings: Extract, view: View, shape: tuple[int, int], positions: np.ndarray) -> Chosen:
     bx, by = pixel_positions(view.coadd(settings.planes[0], settings.bands[0]), positions["ra"], positions["dec"])
-    keep, flow = apply_cuts(positions, {"on the coadd": inside(bx, by, shape)})
+    keep, flow = apply_cuts(positions, {"on_coadd": inside(bx, by, shape)})
     table = positions_table(positions[keep], _stamps(settings), view.brick, bx[keep], by[keep])
     return _outlined(settings, shape, table, {"catalog": len(positions), **flow}, set())
 
@@ -91,8 +91,8 @@ def _from_catalog(settings: Extract, view: View, shape: tuple[int, int], labels:
     injected = read_injected(view) if view.injected is not None else None
     match, best = match_injected(catalog, catalog[:0] if injected is None else injected, settings.match_arcsec)
     masks = {
-        "nearest to the injected position": best,
-        "on the coadd": inside(catalog["bx"], catalog["by"], shape),
+        "nearest_to_injected": best,
+        "on_coadd": inside(catalog["bx"], catalog["by"], shape),
         "isolated": isolated(catalog, settings.match_arcsec),
         **cuts(catalog, settings),
     }

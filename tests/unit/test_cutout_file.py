@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from hpc_galaxy.errors import FormatError, InputError, OutputError
+from hpc_galaxy.shards import cutout_file
 from hpc_galaxy.shards.cutout_file import create_cutouts, cutout_path, open_cutouts, write_cutouts
 from hpc_galaxy.shards.recognise import recognise
 from hpc_galaxy.shards.rounding import round_mantissas
@@ -112,6 +113,51 @@ def test_the_same_content_makes_the_same_bytes_however_it_came(tmp_path: Path, c
             writer.attributes["brick"] = "x"
         contents.add(path.read_bytes())
     assert len(contents) == 1
+
+
+@pytest.mark.skipif(not cutout_file.COMPILED, reason="the package was installed without a C compiler")
+@pytest.mark.parametrize("stamps", [StampFormat(), OTHER, StampFormat(("r",), ("image",), 8)])
+def test_without_a_compiler_the_stamps_and_their_checksums_are_the_same(
+    stamps: StampFormat, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, sources = sample(40, stamps)
+    images[0], images[1] = 0, np.nan
+    images[2:4].view(np.int32)[:] = np.array([-1, 1])[:, None, None, None]  # sums that are multiples of 65535, and small ones
+    chunks = []
+    for compiled in (True, False):
+        monkeypatch.setattr(cutout_file, "COMPILED", compiled)
+        path = tmp_path / f"{compiled}.h5"
+        write_cutouts(path, images[:, ::-1], sources, {}, stamps)  # stamps that do not lie in one piece
+        with open_cutouts(path) as cutouts:
+            np.testing.assert_array_equal(cutouts.images(), images[:, ::-1])
+            chunks.append([cutouts.file["images"].id.read_direct_chunk((row, 0, 0, 0)) for row in range(40)])
+    assert chunks[0] == chunks[1]
+
+
+def fletcher32(data: bytes) -> bytes:
+    """Return the checksum as it is defined, word by word."""
+    words = weighted = 0
+    for high, low in zip(data[::2], data[1::2], strict=True):
+        words += 256 * high + low
+        weighted += words
+    return b"".join(((total - 1) % 65535 + 1 if total else 0).to_bytes(2, "little") for total in (words, weighted))
+
+
+@pytest.mark.skipif(not cutout_file.COMPILED, reason="the package was installed without a C compiler")
+def test_checksums_of_any_length() -> None:
+    rng = np.random.default_rng(2)
+    for length in (0, 2, 4, 30, 32, 34, 8190, 8192, 8194, 20_000):
+        for data in (rng.bytes(length), b"\xff" * length, b"\0" * length):
+            chunk = np.empty(length + 4, np.uint8)
+            cutout_file._fletcher.seal(data, chunk)
+            assert chunk.tobytes() == data + fletcher32(data)
+
+
+@pytest.mark.skipif(not cutout_file.COMPILED, reason="the package was installed without a C compiler")
+def test_checksums_go_only_where_there_is_room() -> None:
+    for data, room in ((b"12", 5), (b"12", 7), (b"123", 7), (b"", 0)):
+        with pytest.raises(ValueError, match="seal was given"):
+            cutout_file._fletcher.seal(data, np.empty(room, np.uint8))
 
 
 def test_provenance_may_be_long(tmp_path: Path) -> None:

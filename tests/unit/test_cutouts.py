@@ -14,6 +14,7 @@ from hpc_galaxy.bricks.layout import coadd_path, tractor_path
 from hpc_galaxy.bricks.survey import make_survey
 from hpc_galaxy.bricks.views import list_bricks
 from hpc_galaxy.config import Config, load_config
+from hpc_galaxy.cutouts import stamps as stamps_module
 from hpc_galaxy.cutouts.brick import input_trees
 from hpc_galaxy.cutouts.extract import extract
 from hpc_galaxy.cutouts.sources import isolated, match_injected
@@ -61,6 +62,99 @@ def test_stamps_of_other_sizes_are_astropys_too(size: int) -> None:
         stamp = cut_stamps([plane], boxes(np.array([x]), np.array([y]), size))
         assert stamp.shape == (1, size, size, 1)
         np.testing.assert_array_equal(stamp[0, :, :, 0], Cutout2D(plane, (x, y), size, mode="partial", fill_value=0).data)
+
+
+def hostile_planes(count: int) -> list[np.ndarray]:
+    """Return planes of any bits at all, and some of what is special about floats."""
+    rng = np.random.default_rng(count)
+    planes = [rng.integers(-(2**31), 2**31, (70, 90), dtype=np.int32).view(np.float32) for _ in range(count)]
+    for plane in planes:
+        plane[rng.random(plane.shape) < 0.3] = np.nan
+        plane[rng.random(plane.shape) < 0.3] = rng.choice(np.array([-np.inf, np.inf, -0.0, -1, 1e-45, -1e-45], np.float32))
+        plane[40:] = -np.abs(rng.normal(size=(30, 90)))
+    return planes
+
+
+@pytest.mark.skipif(not stamps_module.COMPILED, reason="the package was installed without a C compiler")
+@pytest.mark.parametrize("size", [2, 9, 64, 128])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 6, 7, 8, 10])
+def test_without_a_compiler_the_stamps_are_the_same(size: int, channels: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    planes, rng = hostile_planes(channels), np.random.default_rng(7)
+    outlines = boxes(rng.uniform(-200, 290, 40), rng.uniform(-200, 270, 40), size)
+    clamped = [channel % 2 == 1 for channel in range(channels)]
+    answers = []
+    for compiled in (True, False):
+        monkeypatch.setattr(stamps_module, "COMPILED", compiled)
+        bad = np.full(channels, 5, np.int64)
+        answers.append((cut_stamps(planes, outlines, clamped, bad), bad))
+    (fast, fast_bad), (slow, slow_bad) = answers
+    nans = np.isnan(slow)  # NaNs may differ in bits that mean nothing
+    np.testing.assert_array_equal(np.isnan(fast), nans)
+    np.testing.assert_array_equal(fast.view(np.int32)[~nans], slow.view(np.int32)[~nans])
+    np.testing.assert_array_equal(fast_bad, slow_bad)
+    assert size < 64 or (fast_bad > 5).all()
+    assert not np.any(fast[..., 1::2] < 0)
+    assert size < 64 or np.any(fast[..., ::2] < 0)
+
+
+def test_planes_of_other_types_are_cut_too() -> None:
+    plane = np.arange(10_000.0).reshape(100, 100)
+    outlines = boxes(np.array([50.0, 3.0]), np.array([50.0, 99.0]), 16)
+    expected = cut_stamps([plane.astype(np.float32)], outlines)
+    for other in (plane, plane.astype(">f4"), np.asfortranarray(plane, np.float32)):
+        np.testing.assert_array_equal(cut_stamps([other], outlines), expected)
+
+
+def test_outlines_and_planes_that_do_not_fit_are_refused() -> None:
+    plane, square = np.zeros((50, 50), np.float32), np.array([[0, 0, 8, 8]])
+    for planes, outlines in (
+        ([plane], np.array([[0, 0, 8, 9]])),
+        ([plane], np.array([[0, 0, 8, 8], [0, 0, 9, 9]])),
+        ([plane, plane[:-1]], square),
+    ):
+        with pytest.raises(ValueError, match="expected outlines of 8 x 8"):
+            cut_stamps(planes, outlines)
+
+
+@pytest.mark.skipif(not stamps_module.COMPILED, reason="the package was installed without a C compiler")
+def test_compiled_code_refuses_what_does_not_fit() -> None:
+    def call(**changes: object) -> None:
+        plane = np.zeros((50, 40), np.float32)
+        usual = {
+            "planes": (plane, plane),
+            "shape": (50, 40),
+            "clamped": b"\0\1",
+            "corners": np.zeros((3, 2), np.int64),
+            "size": 8,
+            "stamps": np.zeros((3, 8, 8, 2), np.float32),
+            "bad": np.zeros(2, np.int64),
+        }
+        stamps_module._cut.cut(*(usual | changes).values())
+
+    call()
+    bytes_apart = np.zeros(3 * 8 * 8 * 2 * 4 + 1, np.uint8)[1:]
+    for changes in (
+        {"planes": ()},
+        {"planes": (np.zeros(2000, np.float32),) * 65},
+        {"planes": (np.zeros(2000, np.float32), np.zeros(1999, np.float32))},
+        {"shape": (0, 0)},
+        {"shape": (-50, -40)},
+        {"shape": (2**62, 2**62)},
+        {"clamped": b"\0"},
+        {"corners": np.zeros((2, 2), np.int64)},
+        {"corners": np.zeros(5, np.int64)},
+        {"corners": np.full((3, 2), -(2**63), np.int64)},
+        {"corners": np.full((3, 2), 2**63 - 1, np.int64)},
+        {"size": 0},
+        {"size": -8},
+        {"size": 2**62},
+        {"size": 9},
+        {"stamps": np.zeros((2, 8, 8, 2), np.float32)},
+        {"stamps": bytes_apart},
+        {"bad": np.zeros(1, np.int64)},
+    ):
+        with pytest.raises(ValueError, match="cut was given"):
+            call(**changes)
 
 
 def test_inside_means_the_centre_lies_on_a_pixel() -> None:

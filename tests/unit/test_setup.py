@@ -54,16 +54,18 @@ def test_an_old_python_is_named(tmp_path: Path) -> None:
     assert not (tmp_path / "venv").exists()
 
 
-PREREQUISITES = ("setup.cfg", "setup.py", "requirements.lock", "hpc_galaxy/bricks/_rice.c")
+SOURCES = ("hpc_galaxy/bricks/_rice.c", "hpc_galaxy/cutouts/_cut.c", "hpc_galaxy/shards/_fletcher.c")
+PREREQUISITES = ("setup.cfg", "setup.py", "requirements.lock", *SOURCES)
 
 
 @pytest.fixture
 def make(tmp_path: Path) -> Callable[..., tuple[int, str]]:
     """Run ``make .venv/.ready`` with the real Makefile and scripts that only say their name and exit as told."""
     shutil.copy(ROOT / "Makefile", tmp_path)
-    for folder in (".venv", "scripts", "hpc_galaxy/bricks"):
-        (tmp_path / folder).mkdir(parents=True)
+    for folder in (".venv", "scripts"):
+        (tmp_path / folder).mkdir()
     for name in PREREQUISITES:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
 
     def run_make(**exit_codes: int) -> tuple[int, str]:

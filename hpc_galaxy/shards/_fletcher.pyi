@@ -1,0 +1,3 @@
+import numpy as np
+
+def seal(data: np.ndarray, chunk: np.ndarray) -> None: ...
