@@ -88,9 +88,10 @@ class Brick:
         return self.root / "out"
 
     def clear(self) -> None:
-        """Remove what the side before has left."""
+        """Remove what the side before has left, and let the disk come to rest."""
         shutil.rmtree(self.out, ignore_errors=True)
         self.out.mkdir()
+        os.sync()
 
     def link(self, root: Path, names: Sequence[str]) -> None:
         """Make the brick known under further names in a tree: a list of bricks."""
