@@ -237,15 +237,18 @@ def _fill_index(catalog: np.ndarray) -> None:
 
 
 def magnitudes(table: np.ndarray, band: str) -> np.ndarray:
-    """Return AB magnitudes corrected for Galactic extinction, NaN where the flux is not positive.
+    """Return AB magnitudes corrected for Galactic extinction, shape (N,), NaN where flux or transmission is not positive.
 
     Parameters
     ----------
     table : structured ndarray
         With ``flux_<band>`` (nanomaggies) and ``mw_transmission_<band>``.
     """
-    flux = np.asarray(table[f"flux_{band}"] / table[f"mw_transmission_{band}"], dtype=np.float64)
-    return 22.5 - 2.5 * np.log10(flux, out=np.full(len(flux), np.nan), where=flux > 0)
+    flux, transmission = table[f"flux_{band}"], table[f"mw_transmission_{band}"]
+    found = np.full(len(table), np.nan)
+    bright = (flux > 0) & (transmission > 0)
+    found[bright] = 22.5 - 2.5 * np.log10(np.asarray(flux[bright] / transmission[bright], dtype=np.float64))
+    return found
 
 
 def tractor_columns(catalog: np.ndarray, brick: str) -> np.ndarray:

@@ -161,7 +161,7 @@ def test_foreign_table_is_refused_by_name_of_its_missing_columns(tmp_path: Path)
 
 
 def test_magnitudes_are_corrected_for_extinction_and_nan_without_flux() -> None:
-    table = np.zeros(3, CATALOG_DTYPE)
-    table["flux_g"], table["mw_transmission_g"] = [1.0, 0.8, -0.1], [1.0, 0.8, 1.0]
+    table = np.zeros(4, CATALOG_DTYPE)
+    table["flux_g"], table["mw_transmission_g"] = [1.0, 0.8, -0.1, 1.0], [1.0, 0.8, 1.0, 0.0]
     assert magnitudes(table, "g")[:2] == pytest.approx([22.5, 22.5])
-    assert np.isnan(magnitudes(table, "g")[2])
+    assert np.isnan(magnitudes(table, "g")[2:]).all()
