@@ -58,7 +58,7 @@ def test_a_typical_galaxy_passes_every_cut() -> None:
         ({"nobs_z": 0}, ["observed"]),
         ({"flux_g": -0.1}, ["fluxes_measured", "elg_colors", "faint_limit", "bright_limit"]),
         ({"flux_ivar_r": 0}, ["fluxes_measured"]),
-        ({"mw_transmission_r": 0}, ["elg_colors", "bright_limit"]),
+        ({"mw_transmission_r": 0}, ["elg_colors", "faint_limit", "bright_limit"]),
         ({"flux_g": flux(24.6), "flux_r": flux(24.0), "flux_z": flux(23.4)}, ["faint_limit"]),
         ({"flux_g": flux(20.6), "flux_r": flux(20.2), "flux_z": flux(19.5)}, ["bright_limit"]),
         ({"shape_r": 2.1}, ["half_light_radius"]),
