@@ -58,10 +58,20 @@ def test_training_with_horovod_on_two_nodes(slurm: Any, require: Any, tmp_path: 
     assert (finished["ranks"], finished["backend"], finished["epochs"]) == (2, "horovod", 1)
 
 
-def test_survey_on_two_nodes(slurm: Any, tmp_path: Path) -> None:
-    settings = {"survey.bricks": 2, "survey.npix": 256, "paths.survey": tmp_path / "survey"}
-    options = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
-    done = slurm.srun(*TWO_NODES, "--mpi=pmix", HPC_GALAXY, "survey", *options)
-
-    assert done.returncode == 0, done.stderr
-    assert len(list((tmp_path / "survey").rglob("tractor-*.fits"))) == 2
+def test_a_survey_and_its_cutouts_on_two_nodes(slurm: Any, tmp_path: Path) -> None:
+    survey = {"survey.bricks": 4, "survey.npix": 256, "paths.survey": tmp_path / "survey"}
+    cutouts = {
+        "extract.classes": "['real']",
+        "extract.real_from": "survey",
+        "extract.selection": "all",
+        "paths.cutouts": tmp_path / "cutouts",
+    }
+    said = ""
+    for stage, settings in (("survey", survey), ("extract", survey | cutouts), ("check", {})):
+        options = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")] or [str(tmp_path / "cutouts")]
+        done = slurm.srun(*TWO_NODES, "--mpi=pmix", HPC_GALAXY, stage, *options)
+        assert done.returncode == 0, done.stderr
+        said += done.stdout
+    assert "survey: 4 bricks" in said
+    assert said.count("on 2 ranks, each of at most") == 2
+    assert said.count("ok: ") == 5  # four files and what the ledger says of them
