@@ -18,7 +18,7 @@ from hpc_galaxy import __version__
 from hpc_galaxy.bricks.images import Plane, plane_shape, read_plane
 from hpc_galaxy.bricks.views import View, injected_views, survey_views
 from hpc_galaxy.config import Config
-from hpc_galaxy.cutouts.choose import Chosen, choose
+from hpc_galaxy.cutouts.choose import Chosen, choose, stamp_format
 from hpc_galaxy.cutouts.stamps import cut_stamps
 from hpc_galaxy.errors import FormatError, InputError
 from hpc_galaxy.files import remove_partial, sha256
@@ -45,11 +45,6 @@ class Work:
 
     brick: str
     positions: np.ndarray | None = None
-
-
-def stamp_format(config: Config) -> StampFormat:
-    """Return what the stamps of a configuration are made of."""
-    return StampFormat(config.extract.bands, config.extract.planes, config.extract.size)
 
 
 def input_trees(config: Config) -> dict[str, Path]:
@@ -137,7 +132,7 @@ class Extractor:
 
     def _output(self, files: ExitStack, path: Path) -> Output:
         settings = self.config.extract
-        writer = create_stamps(settings.layout, path, stamp_format(self.config), settings.compression, settings.mantissa_bits)
+        writer = create_stamps(settings.layout, path, stamp_format(settings), settings.compression, settings.mantissa_bits)
         return Output(files.enter_context(writer))
 
     def _inputs(self, label: str, views: Sequence[View]) -> dict[str, Path]:
@@ -148,7 +143,7 @@ class Extractor:
 
     def _cut_view(self, work: Work, view: View, outputs: dict[str, Output]) -> None:
         """Cut the wanted classes out of one copy of the brick."""
-        settings, stamps = self.config.extract, stamp_format(self.config)
+        settings, stamps = self.config.extract, stamp_format(self.config.extract)
         with self.watch.span("catalog"):
             shape = plane_shape(view.coadd(settings.planes[0], settings.bands[0]))
             chosen = choose(settings, view, shape, list(outputs), work.positions)

@@ -21,6 +21,11 @@ from hpc_galaxy.shards.schema import LABELS, StampFormat
 FIRST_WITH_MASKBITS = 8000  # DR8
 
 
+def stamp_format(settings: Extract) -> StampFormat:
+    """Return what the stamps of a configuration are made of."""
+    return StampFormat(settings.bands, settings.planes, settings.size)
+
+
 @dataclass(frozen=True)
 class Chosen:
     """The sources of one class.
@@ -73,14 +78,10 @@ def choose(
     return (_from_catalog(settings, view, shape, labels) if labels else {}) | chosen
 
 
-def _stamps(settings: Extract) -> StampFormat:
-    return StampFormat(settings.bands, settings.planes, settings.size)
-
-
 def _from_positions(settings: Extract, view: View, shape: tuple[int, int], positions: np.ndarray) -> Chosen:
     bx, by = pixel_positions(view.coadd(settings.planes[0], settings.bands[0]), positions["ra"], positions["dec"])
     keep, flow = apply_cuts(positions, {"on_coadd": inside(bx, by, shape)})
-    table = positions_table(positions[keep], _stamps(settings), view.brick, bx[keep], by[keep])
+    table = positions_table(positions[keep], stamp_format(settings), view.brick, bx[keep], by[keep])
     return _outlined(settings, shape, table, {"catalog": len(positions), **flow}, set())
 
 
@@ -102,7 +103,7 @@ def _from_catalog(settings: Extract, view: View, shape: tuple[int, int], labels:
         keep, flow = apply_cuts(catalog[rows], {name: mask[rows] for name, mask in masks.items()})
         kept = rows[keep]
         ids = fake_ids(injected[match[kept]], view.brick, view.rs) if injected is not None and label == "fake" else real_ids(catalog[kept])
-        table = source_table(catalog[kept], _stamps(settings), label, view.brick, view.rs, ids)
+        table = source_table(catalog[kept], stamp_format(settings), label, view.brick, view.rs, ids)
         chosen[label] = _outlined(settings, shape, table, {"catalog": len(rows), **flow}, releases)
     return chosen
 

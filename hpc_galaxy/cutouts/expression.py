@@ -159,7 +159,8 @@ class Expression:
         result, left = np.asarray(True), self._value(node.left, columns)
         for how, right_node in zip(node.ops, node.comparators, strict=True):
             if isinstance(how, ast.In | ast.NotIn):
-                listed = [np.asarray(ast.literal_eval(item)) for item in right_node.elts]  # type: ignore[attr-defined]
+                assert isinstance(right_node, LISTS)  # it has passed the checks
+                listed = [np.asarray(ast.literal_eval(item)) for item in right_node.elts]
                 same = [self._compared(node, ast.Eq(), left, item) for item in listed]
                 found = np.logical_or.reduce(np.broadcast_arrays(*same))
                 result = result & (found if isinstance(how, ast.In) else ~found & _no_nan(left))
@@ -296,7 +297,6 @@ def _check_list(where: str, text: str, node: ast.expr) -> None:
         raise refusal(where, text, node, "is no list of constants, expected one after 'in'")
     for item in node.elts:
         value = item.operand if isinstance(item, ast.UnaryOp) and isinstance(item.op, ast.USub) else item
-        number_only = value is not item
         good = isinstance(value, ast.Constant) and _constant_problem(value.value) is None
-        if not good or (number_only and isinstance(value.value, str | bool)):  # type: ignore[attr-defined]
+        if not good or (value is not item and isinstance(value, ast.Constant) and isinstance(value.value, str | bool)):
             raise refusal(where, text, item, "is no constant, expected numbers or strings in a list")

@@ -71,7 +71,8 @@ def check(paths: Sequence[Path], world: World = SERIAL) -> None:
         Something is wrong; every problem has been printed.
     """
     manifest_of.cache_clear()
-    items = world.bcast(list_items(paths) if world.is_root else [])
+    # Only rank 0 looks for the files: hundreds of ranks that list and stat them all would be a load of its own.
+    items = list_items(paths) if world.is_root else []
     dealt = deal(world, "check", "files", list(enumerate(items)), Stopwatch(), [_cost(item) for item in items])
     gathered = world.gather([(number, run(item)) for number, item in dealt])
     results = sorted((pair for part in gathered for pair in part), key=lambda pair: pair[0])
@@ -96,6 +97,8 @@ def run(item: Item) -> Result:
         return Result(item.details["description"], item.details["problems"])
     except HpcGalaxyError as error:
         return Result("", [f"{error.problem}; {error.remedy}" if error.where == str(item.shown) else str(error)])
+    except OSError as error:
+        return Result("", [f"cannot be read ({error.strerror or error}); check permissions and the disk"])
 
 
 def _print(items: Sequence[Item], results: Sequence[Result]) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import pickle
 import shutil
@@ -294,3 +295,22 @@ def test_golden_shards_of_version_2_are_still_read(capsys: pytest.CaptureFixture
     assert reader.labels.tolist() == [0, 1]
     assert reader.table["id"].tolist() == [b"9010-329231-7", b"rs0-1211p060-3"]
     assert reader.stamps(np.array([1]))[0, 2, 5, 1] == 1 * 10000 + 2 * 100 + 5
+
+
+def test_a_disk_that_fails_is_a_problem_of_its_file_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a.h5", "b.h5"):
+        write_cutouts(tmp_path / name, np.zeros((1, *STAMP_SHAPE), np.float32), np.zeros(1, SOURCE_DTYPE), {})
+
+    def failing(path: Path, details: dict[str, object]) -> tuple[str, list[str]]:
+        if path.name == "a.h5":
+            raise OSError(errno.EIO, "Input/output error", str(path))
+        return "1 cutouts", []
+
+    monkeypatch.setattr("hpc_galaxy.shards.check.check_stamps", failing)
+    with pytest.raises(StageError, match="1 of 2 failed"):
+        check([tmp_path])
+    said = capsys.readouterr().out
+    assert f"FAILED: {tmp_path / 'a.h5'}: cannot be read (Input/output error)" in said
+    assert f"ok: {tmp_path / 'b.h5'}: 1 cutouts" in said
