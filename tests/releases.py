@@ -25,7 +25,11 @@ TYPES = {
 COUNT = 6
 DECAM = "ugrizY"
 # Value of a column in band g; one more in r, two in i, three in z, and a hundredth more a row where the column holds fractions.
-BASE = {"flux": 10.0, "flux_ivar": 20.0, "mw_transmission": 30.0, "psfsize": 40.0, "nobs": 50, "allmask": 60, "anymask": 70}
+BASE = {
+    **{"flux": 10.0, "flux_ivar": 20.0, "mw_transmission": 30.0, "psfsize": 40.0, "psfdepth": 80.0, "galdepth": 100.0},
+    **{"nobs": 50, "allmask": 60, "anymask": 70},
+}
+ARRAY_NAMES = {"psfdepth": "depth"}  # DR3's
 WISE = 900.0
 OPTICAL = [
     *[(name, "f4") for name in ("flux", "flux_ivar", "mw_transmission", "rchisq", "fracflux", "fracmasked", "fracin", "psfsize")],
@@ -41,6 +45,11 @@ def value(name: str, band: str) -> Any:
     offset = "griz".index(band)
     rows = np.arange(COUNT)
     return BASE[name] + offset + (rows if name in ("nobs", "allmask", "anymask") else rows / 100)
+
+
+def array_name(name: str) -> str:
+    """Return what DR3 calls the column `name`, which has all bands."""
+    return f"decam_{ARRAY_NAMES.get(name, name)}"
 
 
 def tractor_table(release: str, count: int = COUNT) -> np.ndarray:
@@ -76,7 +85,7 @@ def _source_columns(release: str) -> list[tuple[Any, ...]]:
 
 def _flux_columns(release: str) -> list[tuple[Any, ...]]:
     if release == "DR3":
-        arrays = [(f"decam_{name}", "u1" if name == "nobs" else kind, 6) for name, kind, *rest in OPTICAL if not rest]
+        arrays = [(array_name(name), "u1" if name == "nobs" else kind, 6) for name, kind, *rest in OPTICAL if not rest]
         return [*arrays, ("decam_apflux", "f4", (6, 8)), *[(f"wise_{name}", kind, 4) for name, kind in INFRARED]]
     bands = ["u", "g", "r", "i", "z", "Y"] if release == "DR5" else list(BANDS[release])
     return [
@@ -100,7 +109,7 @@ def _fill_fluxes(table: np.ndarray, release: str) -> None:
     for name in BASE:
         for band in BANDS[release]:
             if release == "DR3":
-                table[f"decam_{name}"][:, DECAM.index(band)] = value(name, band)
+                table[array_name(name)][:, DECAM.index(band)] = value(name, band)
             else:
                 table[f"{name}_{band}"] = value(name, band)
 
@@ -145,10 +154,17 @@ def write_survey(root: Path, release: str = "DR9", brick: str = BRICK) -> None:
 
 
 def write_obiwan(root: Path, rs: str, ids: Sequence[int], added: Sequence[int], brick: str = BRICK) -> None:
-    """Write one realisation in obiwan's layout; `added` are the ids that were injected."""
+    """Write one realisation in obiwan's layout; `added` are the ids that were injected.
+
+    Each id is one galaxy in all realisations; dust and orientation depend on the realisation.
+    """
     names = ["ra", "dec", "x", "y", "gflux", "rflux", "zflux", *[f"mw_transmission_{band}" for band in "grz"], "n", "rhalf", "e1", "e2"]
     simcat = np.zeros(len(ids), [("id", "i4"), *[(name, "f8") for name in names]])
     simcat["id"], simcat["ra"], simcat["dec"], simcat["x"] = ids, 121.1, 6.0, 1801.0
+    simcat["n"], simcat["rhalf"], simcat["e1"] = 1, 0.5, 0.01 * len(rs)
+    for band in "grz":
+        simcat[f"mw_transmission_{band}"] = 1 - 0.02 * len(rs)
+        simcat[f"{band}flux"] = (1 + np.asarray(ids)) * simcat[f"mw_transmission_{band}"]
     folder = Path(brick[:3]) / brick / rs
     write_table(root / "obiwan" / folder / f"simcat-elg-{brick}.fits", simcat)
     write_table(root / "obiwan" / folder / "sim_ids_added.fits", simcat[["id"]][np.isin(ids, added)])

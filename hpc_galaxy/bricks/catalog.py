@@ -13,7 +13,8 @@ import numpy as np
 from hpc_galaxy.bricks.layout import read_table
 from hpc_galaxy.errors import InputError
 
-PER_BAND = ("flux", "flux_ivar", "mw_transmission", "nobs", "psfsize")
+PER_BAND = ("flux", "flux_ivar", "mw_transmission", "nobs", "psfsize", "psfdepth")
+OPTIONAL = ("psfdepth",)  # of these; NaN where a catalog does not have them
 COMMON = ("brickid", "objid", "ra", "dec", "bx", "by")  # called so in every release
 
 
@@ -31,7 +32,8 @@ def catalog_dtype(bands: Sequence[str] = ("g", "r", "z")) -> np.dtype[Any]:
             ("bx", "<f4"),  # pixels, 0-indexed
             ("by", "<f4"),  # pixels, 0-indexed
             ("maskbits", "<i4"),  # the release's bits; 0 before DR8, which has none
-            # Nanomaggies as observed, 1/nanomaggies^2, Galactic transmission (0 to 1), exposures, FWHM of the PSF in arcsec.
+            # Nanomaggies as observed, 1/nanomaggies^2, Galactic transmission (0 to 1), exposures, FWHM of the PSF in arcsec, inverse
+            # variance of a point source's flux here: the depth at 5 sigma is 5 / sqrt(psfdepth) nanomaggies.
             *[(f"{name}_{band}", "<f4") for name in PER_BAND for band in bands],
             *[(f"allmask_{band}", "<i4") for band in bands],  # bits that all exposures share at the centre
             ("sersic", "<f4"),  # index; 0 for a point source
@@ -78,16 +80,17 @@ class Releases:
 
     def native(self, name: str, band: str) -> str:
         """Return what the column `name` (such as ``flux``) of a band is called."""
-        return f"{self.prefix}{name}" if self.order else f"{self.prefix}{name}_{band}"
+        return f"{self.prefix}{ARRAY_NAMES.get(name, name)}" if self.order else f"{self.prefix}{name}_{band}"
 
     def of_band(self, band: str) -> list[str]:
-        """Return what all columns of a band are called."""
-        return [self.native(name, band) for name in (*PER_BAND, "allmask")]
+        """Return what the columns of a band are called that a catalog has to have."""
+        return [self.native(name, band) for name in (*PER_BAND, "allmask") if name not in OPTIONAL]
 
 
 TWO_SHAPES = ("shapeexp_r", "shapedev_r")
 TWO_ELLIPTICITIES = ("shapeexp_e1", "shapeexp_e2", "shapedev_e1", "shapedev_e2", "fracdev")
 ONE_SHAPE = ("shape_r", "shape_e1", "shape_e2", "sersic")
+ARRAY_NAMES = {"psfdepth": "depth"}  # DR3's, where they differ from those of later releases
 # Sources: the pages "catalogs" of each release at legacysurvey.org.
 FAMILIES = (
     Releases("DR3", "decam_flux", ("g", "r", "z"), "decam_", "ugrizY", TWO_SHAPES, TWO_ELLIPTICITIES),
@@ -110,7 +113,8 @@ def read_catalog(path: Path, bands: Sequence[str] = ("g", "r", "z"), extra: Sequ
     bands : sequence of str
         Any of g, r, i, z.
     extra : sequence of str
-        Columns of the file wanted besides the common ones, in any letter case.
+        Columns of the file wanted besides the common ones, in any letter case. One of the common table that is named here has to be
+        in the file, where it would be NaN otherwise.
 
     Returns
     -------
@@ -127,6 +131,7 @@ def read_catalog(path: Path, bands: Sequence[str] = ("g", "r", "z"), extra: Sequ
     new = [name for name in dict.fromkeys(extra) if name not in (common.names or ())]
     table = read_table(path, lambda names: _chosen(path, names, bands, new))
     family = _family(table.dtype.names or ())
+    _require_asked(path, table.dtype.names or (), family, bands, extra)
     fields: list[Any] = [*common.descr, *[(name, table.dtype[name.lower()]) for name in new]]
     catalog = np.zeros(len(table), fields)
     try:
@@ -150,6 +155,7 @@ def _chosen(path: Path, names: Sequence[str], bands: Sequence[str], extra: Seque
     """Return which columns of a catalog have to be read."""
     family = _family(names)
     needed = [*COMMON, "brick_primary", "type", *family.shapes, *(() if family.order else ("release",))]
+    optional = ["maskbits", *family.other_shapes, *[family.native(name, band) for name in OPTIONAL for band in bands]]
     _require(path, names, needed)
     for band in bands:
         columns = family.of_band(band)
@@ -164,8 +170,16 @@ def _chosen(path: Path, names: Sequence[str], bands: Sequence[str], extra: Seque
         if name.lower() not in names:
             near = ", ".join(difflib.get_close_matches(name.lower(), names, 3)) or "not there either"
             raise InputError(path, f"has no column {name!r}; the nearest names are {near}", "correct the expression that uses it")
-    optional = [name for name in ("maskbits", *family.other_shapes) if name in names]
-    return list(dict.fromkeys([*needed, *optional, *[name.lower() for name in extra]]))
+    present = [name for name in optional if name in names]
+    return list(dict.fromkeys([*needed, *present, *[name.lower() for name in extra]]))
+
+
+def _require_asked(path: Path, names: Sequence[str], family: Releases, bands: Sequence[str], extra: Sequence[str]) -> None:
+    """Refuse a catalog without an optional column of the common table that is asked for by name: a cut on NaN removes everything."""
+    native = {f"{name}_{band}": family.native(name, band) for name in OPTIONAL for band in bands}
+    for name in extra:
+        if name in native and native[name] not in names:
+            raise InputError(path, f"has no column {native[name]!r}, expected it: {name!r} is asked for", "take out the condition on it")
 
 
 def _require(path: Path, names: Sequence[str], needed: Sequence[str]) -> None:
@@ -197,6 +211,9 @@ def _fill_band(catalog: np.ndarray, table: np.ndarray, path: Path, family: Relea
     """Fill the columns of one band, out of arrays over all bands in DR3."""
     for name in (*PER_BAND, "allmask"):
         native = family.native(name, band)
+        if name in OPTIONAL and native not in (table.dtype.names or ()):
+            catalog[f"{name}_{band}"] = np.nan
+            continue
         values = table[native]
         if family.order:
             if values.shape != (len(table), len(family.order)):

@@ -83,11 +83,13 @@ def _measure_flux(rng: np.random.Generator, catalog: np.ndarray, sources: np.nda
     flux = sources[f"flux_{band}"]
     # A galaxy is spread over more pixels of sky noise than a star.
     spread = 1 + (2 * sources["rhalf"] / conditions.fwhm[band]) ** 2
-    variance = conditions.sigma[band] ** 2 * effective_area(conditions.fwhm[band]) * spread + flux / EFFECTIVE_GAIN[band]
+    sky = conditions.sigma[band] ** 2 * effective_area(conditions.fwhm[band])
+    variance = sky * spread + flux / EFFECTIVE_GAIN[band]
     catalog[f"flux_{band}"] = rng.normal(flux, np.sqrt(variance))
     catalog[f"flux_ivar_{band}"] = 1 / variance
     catalog[f"mw_transmission_{band}"] = conditions.transmission[band]
     catalog[f"psfsize_{band}"] = conditions.fwhm[band]
+    catalog[f"psfdepth_{band}"] = 1 / sky
     catalog[f"nobs_{band}"] = 1
     return flux / np.sqrt(variance)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,31 @@ from hpc_galaxy.bricks.images import BANDS
 from hpc_galaxy.bricks.layout import read_table
 from hpc_galaxy.bricks.views import View
 from hpc_galaxy.errors import InputError
+
+KEY_BANDS = ("g", "r", "i", "z")
+KEY_STEPS = 1000  # steps of a magnitude, an arcsec, an index: what differs by less is the same galaxy
+UNKNOWN = np.iinfo(np.int64).min  # among the rounded parameters
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """What a table of injected galaxies calls the parameters that do not change when a galaxy is turned or moved.
+
+    Attributes
+    ----------
+    flux : str
+        Nanomaggies as injected, with ``{band}`` for the band.
+    index, radius : str
+        Sersic index; half-light radius, arcsec.
+    """
+
+    flux: str
+    index: str
+    radius: str
+
+
+TABLES = (Parameters("{band}flux", "n", "rhalf"), Parameters("flux_{band}", "sersic", "shape_r"))
+"""obiwan's and legacysim's."""
 
 
 def simcat_table(fakes: np.ndarray, wcs: WCS, transmission: dict[str, float]) -> np.ndarray:
@@ -36,6 +63,66 @@ def simcat_table(fakes: np.ndarray, wcs: WCS, transmission: dict[str, float]) ->
     distortion = 2 / (1 + fakes["g1"] ** 2 + fakes["g2"] ** 2)  # of unit shear; GalSim is not imported here, it takes 0.6 s a rank
     table["e1"], table["e2"] = distortion * fakes["g1"], distortion * fakes["g2"]
     return table
+
+
+def parameter_keys(table: np.ndarray) -> np.ndarray:
+    """Return a number for what each injected galaxy is, the same wherever and however turned it is injected again.
+
+    obiwan draws its galaxies out of a finite sample, and so does this package with ``injection.jitter = 0``: a network could
+    recognise the repeats of one galaxy on the other side of a split.
+
+    Parameters
+    ----------
+    table : structured ndarray, shape (N,)
+        obiwan's or legacysim's, as `read_injected` returns it.
+
+    Returns
+    -------
+    ndarray, shape (N,), uint64
+        The first 8 bytes, little-endian, of the SHA-256 of the magnitudes in g, r, i, z (corrected for dust where the table has
+        ``mw_transmission_<band>``), the half-light radius and the Sersic index, each rounded to 0.001; never 0 but where it is not
+        known: the table has other columns, or the galaxy no positive flux. Position, orientation and ellipticity do not count.
+        Repeats on both sides of a rounding step are missed: one in 10,000 where fluxes in float32 are dimmed by other dust.
+    """
+    found = next((names for names in TABLES if _has_parameters(table, names)), None)
+    if found is None:
+        return np.zeros(len(table), np.uint64)
+    mags = [_magnitude(table, found, band) for band in KEY_BANDS]
+    rounded = np.stack([_rounded(values) for values in (*mags, table[found.radius], table[found.index])], axis=1).astype("<i8")
+    known = (rounded[:, : len(mags)] != UNKNOWN).any(axis=1)
+    return np.array([_key(row.tobytes()) if row_known else 0 for row, row_known in zip(rounded, known, strict=True)], np.uint64)
+
+
+def _has_parameters(table: np.ndarray, names: Parameters) -> bool:
+    fluxes = [names.flux.format(band=band) for band in KEY_BANDS]
+    return _is_number(table, names.index) and _is_number(table, names.radius) and any(_is_number(table, name) for name in fluxes)
+
+
+def _is_number(table: np.ndarray, name: str) -> bool:
+    """Return whether a table has a column of one real number a row."""
+    return name in (table.dtype.names or ()) and table.dtype[name].kind in "iuf"
+
+
+def _magnitude(table: np.ndarray, names: Parameters, band: str) -> np.ndarray:
+    """Return magnitudes without dust, shape (N,), NaN where flux or transmission is not positive, or there is no such band."""
+    flux, dust = names.flux.format(band=band), f"mw_transmission_{band}"
+    values = table[flux].astype(np.float64) if _is_number(table, flux) else np.full(len(table), np.nan)
+    transmission = table[dust].astype(np.float64) if _is_number(table, dust) else np.ones(len(table))
+    positive = (values > 0) & (values < np.inf) & (transmission > 0)
+    found = np.full(len(table), np.nan)
+    found[positive] = 22.5 - 2.5 * (np.log10(values[positive]) - np.log10(transmission[positive]))
+    return found
+
+
+def _rounded(values: np.ndarray) -> np.ndarray:
+    """Return numbers in steps of 1 / `KEY_STEPS`, int64, `UNKNOWN` where they are none or too large."""
+    with np.errstate(over="ignore"):
+        steps = np.rint(values.astype(np.float64) * KEY_STEPS)
+    return np.where(np.abs(steps) < 2**53, steps, UNKNOWN).astype(np.int64)
+
+
+def _key(parameters: bytes) -> int:
+    return int.from_bytes(hashlib.sha256(parameters).digest()[:8], "little") or 1
 
 
 def read_injected(view: View) -> np.ndarray:

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hpc_galaxy.bricks.catalog import read_catalog
+from hpc_galaxy.bricks.catalog import catalog_dtype, read_catalog
 from hpc_galaxy.bricks.positions import pixel_positions
-from hpc_galaxy.bricks.simcat import read_injected
+from hpc_galaxy.bricks.simcat import parameter_keys, read_injected
 from hpc_galaxy.bricks.views import View
 from hpc_galaxy.config import Extract
-from hpc_galaxy.cutouts.selection import apply_cuts, cuts, needs
+from hpc_galaxy.cutouts.selection import apply_cuts, conditions, cuts, needs
 from hpc_galaxy.cutouts.sources import fake_ids, isolated, match_injected, positions_table, real_ids, source_table
 from hpc_galaxy.cutouts.stamps import boxes, inside, on_edge
 from hpc_galaxy.errors import InputError
@@ -86,7 +86,7 @@ def _from_positions(settings: Extract, view: View, shape: tuple[int, int], posit
 
 
 def _from_catalog(settings: Extract, view: View, shape: tuple[int, int], labels: Sequence[str]) -> dict[str, Chosen]:
-    catalog = read_catalog(view.catalog, settings.bands, needs(settings))
+    catalog = read_catalog(view.catalog, settings.bands, [*needs(settings), *_common_needs(settings)])
     releases = {int(release) for release in np.unique(catalog["release"])}
     _require_masks(settings, view, releases)
     injected = read_injected(view) if view.injected is not None else None
@@ -102,10 +102,19 @@ def _from_catalog(settings: Extract, view: View, shape: tuple[int, int], labels:
         rows = np.flatnonzero((match >= 0) == bool(LABELS[label]))
         keep, flow = apply_cuts(catalog[rows], {name: mask[rows] for name, mask in masks.items()})
         kept = rows[keep]
-        ids = fake_ids(injected[match[kept]], view.brick, view.rs) if injected is not None and label == "fake" else real_ids(catalog[kept])
+        truth = injected[match[kept]] if injected is not None and label == "fake" else None
+        ids = real_ids(catalog[kept]) if truth is None else fake_ids(truth, view.brick, view.rs)
         table = source_table(catalog[kept], stamp_format(settings), label, view.brick, view.rs, ids)
+        if truth is not None:
+            table["injected"] = parameter_keys(truth)
         chosen[label] = _outlined(settings, shape, table, {"catalog": len(rows), **flow}, releases)
     return chosen
+
+
+def _common_needs(settings: Extract) -> list[str]:
+    """Return the columns of the common table that the conditions ask for: optional ones have to be in the catalog then."""
+    known = catalog_dtype(settings.bands).names or ()
+    return sorted({name for condition in conditions(settings).values() for name in condition.names if name in known})
 
 
 def _require_masks(settings: Extract, view: View, releases: set[int]) -> None:

@@ -69,7 +69,7 @@ def source_table(catalog: np.ndarray, stamps: StampFormat, label: str, brick: st
     Returns
     -------
     ndarray, shape (N,), ``stamps.source_dtype``
-        ``edge`` is still False.
+        ``edge`` is still False, ``injected`` 0.
     """
     table = _blank_table(len(catalog), stamps, label, brick, rs, ids)
     for name in COPIED:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.spatial import cKDTree
 
 from hpc_galaxy.bricks.catalog import read_catalog, tractor_columns
 from hpc_galaxy.bricks.conditions import Conditions, measure
@@ -108,6 +109,7 @@ class Realisation:
         wcs = header_wcs(read_header(survey, name, "image", "r"))
         measured, _ = measure(rng, fakes[~skipped], conditions, wcs, self.brick)
         measured["objid"] += catalog["objid"].max() + 1
+        observe_alike(measured, catalog)
         mark_masked(measured, coadd_path(survey, name, "image", "r").with_name(f"legacysurvey-{name}-maskbits.fits.fz"))
         with watch.span("write"):
             self._write_planes(planes)
@@ -133,6 +135,17 @@ class Realisation:
 
     def _table(self, name: str) -> Path:
         return obiwan_path(self.config.paths.obiwan, self.brick.name, self.rs, name)
+
+
+def observe_alike(measured: np.ndarray, catalog: np.ndarray) -> None:
+    """Give fakes, in place, the seeing, depth and exposures that the catalog says of the source nearest to them.
+
+    An estimate of our own, however good, would tell them from real galaxies in a table.
+    """
+    tree = cKDTree(np.stack([catalog["bx"], catalog["by"]], axis=1))
+    _, nearest = tree.query(np.stack([measured["bx"], measured["by"]], axis=1))
+    for name in (f"{name}_{band}" for name in ("psfsize", "psfdepth", "nobs") for band in BANDS):
+        measured[name] = catalog[name][nearest]
 
 
 def mark_masked(measured: np.ndarray, path: Path) -> None:

@@ -40,7 +40,7 @@ except ImportError:
     COMPILED = False  # HDF5 makes the checksums, slower, and a file of the same content with its parts in another order
 
 FORMAT = "hpc_galaxy cutouts"
-VERSION = 2
+VERSION = 3
 REMEDY = "run 'hpc-galaxy extract --overwrite'"
 BLOCK = 16  # stamps rounded and written at a time: they stay in the processor's cache
 

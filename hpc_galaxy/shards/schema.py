@@ -62,13 +62,19 @@ class StampFormat:
                 ("shape_e2", "<f4"),
                 ("sersic", "<f4"),
                 ("edge", "?"),  # part of the stamp lies outside the coadd (image 0, invvar 0 there)
+                ("injected", "<u8"),  # names what was injected: the same number, the same galaxy drawn again; 0 if nothing or not known
             ]
         )
 
+    @cached_property
+    def example_dtype(self) -> np.dtype[Any]:
+        """The columns of the tables beside the shards: the source table, and the sky group that was assigned to a split."""
+        return np.dtype([*self.source_dtype.descr, ("group", "S16")])
+
 
 # A band's columns: AB magnitude corrected for extinction (NaN where the flux is not positive); flux as observed, nanomaggies,
-# and its inverse variance; Galactic transmission; FWHM of the PSF, arcsec.
-SOURCE_COLUMNS = ("mag", "flux", "flux_ivar", "mw_transmission", "psfsize")
+# and its inverse variance; Galactic transmission; FWHM of the PSF, arcsec; inverse variance of a point source's flux here.
+SOURCE_COLUMNS = ("mag", "flux", "flux_ivar", "mw_transmission", "psfsize", "psfdepth")
 
 DEFAULT = StampFormat()
 BANDS, CHANNELS, STAMP_SIZE, STAMP_SHAPE, SOURCE_DTYPE = DEFAULT.bands, DEFAULT.channels, DEFAULT.size, DEFAULT.shape, DEFAULT.source_dtype

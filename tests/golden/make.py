@@ -8,10 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from sample_shards import save_manifest
+from sample_shards import write_golden
 
 from hpc_galaxy.shards.cutout_file import write_cutouts
-from hpc_galaxy.shards.numpy_shards import write_shard
 from hpc_galaxy.shards.schema import SOURCE_DTYPE, StampFormat
 
 HERE = Path(__file__).parent
@@ -23,9 +22,10 @@ def main() -> None:
     table = np.zeros(2, SOURCE_DTYPE)
     table["id"], table["label"], table["brick"] = [b"9010-329231-7", b"rs0-1211p060-3"], [0, 1], b"1211p060"
     table["mag_r"], table["bx"], table["by"] = 22.25, 1000, 2000
-    write_cutouts(HERE / "cutouts_v2.h5", images[:1], table[:1], {"brick": "1211p060", "label": "real"})
-    write_compressed(HERE / "cutouts_v2_bitshuffle.h5")
-    save_manifest(HERE / "shards_v2", {"train": [write_shard(HERE / "shards_v2", "train", 0, images, table)]})
+    table["psfdepth_r"], table["injected"] = 400, [0, 2**64 - 1]
+    write_cutouts(HERE / "cutouts_v3.h5", images[1:], table[1:], {"brick": "1211p060", "label": "fake"})
+    write_compressed(HERE / "cutouts_v3_bitshuffle.h5")
+    write_golden(HERE)
 
 
 def write_compressed(path: Path) -> None:

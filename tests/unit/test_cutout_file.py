@@ -41,7 +41,7 @@ def test_round_trip(path: Path) -> None:
         np.testing.assert_array_equal(cutouts.sources(), sources)
         assert cutouts.attributes == {
             "format": "hpc_galaxy cutouts",
-            "version": 2,
+            "version": 3,
             "channels": list(CHANNELS),
             "compression": "none",
             "mantissa_bits": 23,
@@ -316,19 +316,21 @@ def test_stamps_of_another_format_are_not_written(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_golden_file_of_version_2_is_still_read() -> None:
-    with open_cutouts(GOLDEN / "cutouts_v2.h5") as cutouts:
+def test_golden_file_of_version_3_is_still_read() -> None:
+    with open_cutouts(GOLDEN / "cutouts_v3.h5") as cutouts:
         images, sources = cutouts.images(), cutouts.sources()
         assert cutouts.attributes["brick"] == "1211p060"
     y, x, channel = np.mgrid[:64, :64, :6]
     np.testing.assert_array_equal(images[0], (x + 100 * y + 10000 * channel).astype(np.float32))
     assert sources.dtype == SOURCE_DTYPE
-    assert sources[0]["id"] == b"9010-329231-7"
+    assert sources[0]["id"] == b"rs0-1211p060-3"
     assert sources[0]["mag_r"] == np.float32(22.25)
+    assert sources[0]["psfdepth_r"] == 400
+    assert sources[0]["injected"] == 2**64 - 1
 
 
-def test_golden_compressed_file_of_version_2_is_still_read() -> None:
-    with open_cutouts(GOLDEN / "cutouts_v2_bitshuffle.h5") as cutouts:
+def test_golden_compressed_file_of_version_3_is_still_read() -> None:
+    with open_cutouts(GOLDEN / "cutouts_v3_bitshuffle.h5") as cutouts:
         assert cutouts.stamps == StampFormat(("r",), ("image", "invvar"), 16)
         assert cutouts.attributes["mantissa_bits"] == 9
         images = cutouts.images()

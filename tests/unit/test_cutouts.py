@@ -9,15 +9,16 @@ import numpy as np
 import pytest
 from astropy.nddata import Cutout2D
 
-from hpc_galaxy.bricks.catalog import CATALOG_DTYPE
+from hpc_galaxy.bricks.catalog import CATALOG_DTYPE, read_catalog
 from hpc_galaxy.bricks.layout import coadd_path, tractor_path
+from hpc_galaxy.bricks.simcat import parameter_keys, read_injected
 from hpc_galaxy.bricks.survey import make_survey
-from hpc_galaxy.bricks.views import list_bricks
+from hpc_galaxy.bricks.views import injected_views, list_bricks
 from hpc_galaxy.config import Config, load_config
 from hpc_galaxy.cutouts import stamps as stamps_module
 from hpc_galaxy.cutouts.brick import input_trees
 from hpc_galaxy.cutouts.extract import extract
-from hpc_galaxy.cutouts.sources import isolated, match_injected
+from hpc_galaxy.cutouts.sources import fake_ids, isolated, match_injected
 from hpc_galaxy.cutouts.stamps import boxes, cut_stamps, inside, on_edge
 from hpc_galaxy.errors import StageError, StaleOutputError
 from hpc_galaxy.injection.inject import inject
@@ -219,6 +220,17 @@ def test_fakes_are_the_injected_ones_and_reals_are_not(config: Config) -> None:
     assert all(name.startswith(f"rs0-{brick}-".encode()) for name in tables["fake"]["id"])
     assert set(tables["real"]["rs"]) == {b"rs0"}  # both classes from the same coadds
     assert not set(tables["real"]["id"]) & set(tables["fake"]["id"])
+    assert not tables["real"]["injected"].any()
+    truth = read_injected(injected_views(config.paths.obiwan, brick)[0])
+    keys = dict(zip(fake_ids(truth, brick, "rs0"), parameter_keys(truth).tolist(), strict=True))
+    assert tables["fake"]["injected"].tolist() == [keys[name.decode()] for name in tables["fake"]["id"]]
+    assert len(set(keys.values())) == len(keys) > 10
+    catalog = read_catalog(tractor_path(config.paths.obiwan, brick, "rs0"))
+    for table in tables.values():
+        rows = [int(np.flatnonzero((catalog["bx"] == row["bx"]) & (catalog["by"] == row["by"]))[0]) for row in table]
+        for band in "grz":
+            np.testing.assert_array_equal(table[f"psfdepth_{band}"], catalog[f"psfdepth_{band}"][rows])
+            assert (table[f"psfdepth_{band}"] > 0).all()
 
 
 def test_extraction_continues_and_names_a_broken_brick(config: Config, tmp_path: Path) -> None:

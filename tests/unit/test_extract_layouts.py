@@ -152,10 +152,15 @@ def test_all_kinds_of_obiwan_realisations_make_fakes_with_ids_of_their_own(tmp_p
             np.testing.assert_array_equal(stamp, expected(cutouts, row, 0.125 * kinds.index(row["rs"].decode())))
         assert len(json.loads(cutouts.attributes["inputs"])) == 4 * (3 + 6)
     assert sorted(table["id"].tolist()) == sorted(f"{rs}-{BRICK}-{number}".encode() for rs in kinds for number in (10, 12))
+    # An id is one galaxy in all realisations, under other dust and turned.
+    keys = [set(table["injected"][np.char.endswith(table["id"], str(number).encode())].tolist()) for number in (10, 12)]
+    assert [len(found) for found in keys] == [1, 1]
+    assert keys[0] != keys[1] and 0 not in keys[0] | keys[1]
     with open_cutouts(cutout_path(tmp_path / "cutouts", "real", BRICK)) as cutouts:
         # Row 1 is in the simcat and was not injected: what the catalog has there is real. The first realisation's are enough.
         assert sorted(cutouts.sources()["id"].tolist()) == [f"5000-{releases.BRICKID}-{row}".encode() for row in (1, 3, 4, 5)]
         assert set(cutouts.sources()["rs"]) == {b"rs0"}
+        assert set(cutouts.sources()["injected"]) == {0}
 
 
 def test_legacysim_is_read_and_what_collided_is_not_fake(tmp_path: Path) -> None:
@@ -220,7 +225,8 @@ def test_ones_own_positions_are_cut_out(tmp_path: Path, capsys: pytest.CaptureFi
         assert table["bx"] == pytest.approx([50.0, 100.3], abs=1e-3)
         for row, stamp in zip(table, images, strict=True):
             np.testing.assert_array_equal(stamp, expected(cutouts, row))
-        assert np.isnan(table["mag_r"]).all()
+        assert np.isnan(table["mag_r"]).all() and np.isnan(table["psfdepth_z"]).all()
+        assert set(table["injected"]) == {0}
 
 
 def test_the_cut_flow_is_printed_and_stored_and_conditions_of_ones_own_are_in_it(
@@ -235,6 +241,25 @@ def test_the_cut_flow_is_printed_and_stored_and_conditions_of_ones_own_are_in_it
         flow = json.loads(cutouts.attributes["cut_flow"])
         assert (flow["catalog"], flow["not_duplicate"], flow["nearby"], len(cutouts)) == (6, 1, 2, 3)
         assert json.loads(cutouts.attributes["where"]) == {"nearby": "bx < 100 and ebv >= 0"}
+
+
+def test_a_condition_on_the_depth_needs_a_depth(tmp_path: Path) -> None:
+    condition = "where.deep='22.5 - 2.5 * log10(5 / sqrt(psfdepth_g)) > 23.125'"
+    write_survey(tmp_path / "new" / "survey", "DR9", "grz", psfdepth_g=[80, 79, 81, np.nan, 100, 0.1])
+    run(tmp_path / "new", *REAL, condition, "size=16")
+    with open_cutouts(cutout_path(tmp_path / "new" / "cutouts", "real", BRICK)) as cutouts:
+        assert cutouts.sources()["psfdepth_g"].tolist() == [80, 81, 100]
+    table = catalog("DR9")
+    for folder in ("old", "plain"):
+        write_survey(tmp_path / folder / "survey", "DR9", "grz")
+        path = tmp_path / folder / "survey" / "tractor" / BRICK[:3] / f"tractor-{BRICK}.fits"
+        releases.write_table(path, table[[name for name in table.dtype.names or () if name != "psfdepth_g"]])
+    with pytest.raises(StageError, match=rf"tractor-{BRICK}\.fits: has no column 'psfdepth_g', expected it"):
+        run(tmp_path / "old", *REAL, condition, "size=16")
+    run(tmp_path / "plain", *REAL, "size=16")
+    with open_cutouts(cutout_path(tmp_path / "plain" / "cutouts", "real", BRICK)) as cutouts:
+        assert np.isnan(cutouts.sources()["psfdepth_g"]).all()
+        assert (cutouts.sources()["psfdepth_r"] > 80).all()
 
 
 def test_a_wrong_cut_is_refused_before_anything_is_read(tmp_path: Path) -> None:

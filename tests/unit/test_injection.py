@@ -124,6 +124,8 @@ def test_simcat_is_in_obiwans_conventions(config: Config) -> None:
     detected = catalog[len(real) :]
     assert 10 < len(detected) <= len(added)
     assert len(np.unique(catalog["objid"])) == len(catalog)
+    for band in BANDS:  # a fake lies in the same sky
+        np.testing.assert_allclose(detected[f"psfdepth_{band}"], real[f"psfdepth_{band}"][0], rtol=1e-3)
     # simcat counts from 1, the Tractor catalog from 0: the brightest are measured to a fraction of a pixel.
     bright = detected[detected["flux_r"] > np.median(detected["flux_r"])]
     for row in bright:

@@ -53,6 +53,29 @@ def test_every_release_is_mapped_to_the_common_table(release: str, upper: bool, 
     assert catalog["shape_e2"] == pytest.approx([0, 0, -0.1, -0.2, -0.1, -0.2] if SERSIC[release][5] else [0, 0, -0.1, -0.2, 0, 0])
 
 
+@pytest.mark.parametrize("release", RELEASES)
+def test_a_catalog_without_depths_is_read_and_they_are_not_known(release: str, tmp_path: Path) -> None:
+    table, bands = tractor_table(release), tuple(BANDS[release])
+    depths = [name for name in table.dtype.names or () if name.split("_")[0] == "psfdepth" or name == "decam_depth"]
+    assert len(depths) == {"DR3": 1, "DR5": 6, "DR10": 4}.get(release, 3)
+    path = write(tmp_path, table[[name for name in table.dtype.names or () if name not in depths]])
+    catalog = read_catalog(path, bands)
+    for band in bands:
+        assert np.isnan(catalog[f"psfdepth_{band}"]).all()
+        np.testing.assert_allclose(catalog[f"psfsize_{band}"], value("psfsize", band), rtol=1e-6)
+    # By name: a condition on NaN would keep nothing, and nobody would know why.
+    with pytest.raises(InputError, match=rf"tractor-{BRICK}\.fits: has no column '(decam_depth|psfdepth_g)', expected it: 'psfdepth_g' is"):
+        read_catalog(path, bands, ["psfdepth_g"])
+    read_catalog(path, ("r",), ["flux_r"])
+    assert read_catalog(write(tmp_path, table), bands, ["psfdepth_g"]).dtype == catalog_dtype(bands)
+
+
+def test_a_depth_may_be_there_in_one_band_alone(tmp_path: Path) -> None:
+    table = tractor_table("DR9")
+    catalog = read_catalog(write(tmp_path, table[[name for name in table.dtype.names or () if name != "psfdepth_r"]]), extra=["psfdepth_g"])
+    assert [bool(np.isnan(catalog[f"psfdepth_{band}"]).all()) for band in "grz"] == [False, True, False]
+
+
 def test_maskbits_are_those_of_the_release_and_0_where_it_has_none(tmp_path: Path) -> None:
     bits = {release: read_catalog(write(tmp_path, tractor_table(release)))["maskbits"].tolist() for release in RELEASES}
     assert bits["DR3"] == bits["DR5"] == [0] * 6

@@ -104,6 +104,21 @@ def test_measurement_errors_are_as_large_as_their_invvar_says() -> None:
         assert catalog[column].mean() == pytest.approx(100.0, abs=0.02)
 
 
+def test_depth_is_the_inverse_variance_of_a_point_sources_flux() -> None:
+    sources = np.concatenate([star(100.0, 100.0, 5.0), star(100.0, 100.0, 50.0)])
+    sources["rhalf"][1] = 1.5
+    catalog, index = measure(np.random.default_rng(1), sources, conditions(), brick_wcs(120.0, 6.0, NPIX), grid_brick(384, 480))
+    assert index.tolist() == [0, 1]
+    psf = moffat(1.2).drawImage(nx=64, ny=64, scale=0.262, method="no_pixel").array
+    for band in BANDS:
+        depth = catalog[f"psfdepth_{band}"]
+        assert depth[0] == depth[1]  # of the sky, whatever the source is
+        # What a fit of the PSF finds where there is nothing.
+        skies = [render(np.random.default_rng(seed), sources[:0], conditions(), band, 64)[0] for seed in range(400)]
+        fluxes = [float((psf * sky).sum() / (psf**2).sum()) for sky in skies]
+        assert np.std(fluxes) * np.sqrt(depth[0]) == pytest.approx(1, abs=0.1)
+
+
 def test_population_spreads() -> None:
     sources = draw_population(np.random.default_rng(1), Survey(npix=3600), {"g": 0.8, "r": 0.9, "z": 1.0})
     galaxies = sources[sources["rhalf"] > 0]
