@@ -9,7 +9,11 @@ import numpy as np
 from hpc_galaxy.config import Config, load_config
 from hpc_galaxy.shards.manifest import SHARD_SIZE, SPLITS, Manifest, Shard, Statistics
 from hpc_galaxy.shards.numpy_shards import write_shard
-from hpc_galaxy.shards.schema import CHANNELS, LABELS, SOURCE_DTYPE, STAMP_SHAPE
+from hpc_galaxy.shards.schema import DEFAULT, LABELS, STAMP_SHAPE, StampFormat
+from hpc_galaxy.shards.storage import Storage, StorageError, encode
+
+SMALL = StampFormat(("r",), ("image", "invvar"), 8)
+FLOAT = Storage()
 
 
 def make_stamps(rng: np.random.Generator, labels: np.ndarray, contrast: float) -> np.ndarray:
@@ -23,10 +27,12 @@ def make_stamps(rng: np.random.Generator, labels: np.ndarray, contrast: float) -
 
 
 def make_table(rng: np.random.Generator, labels: np.ndarray, split: str, bricks: int) -> np.ndarray:
-    table = np.zeros(len(labels), SOURCE_DTYPE)
+    """A brick is a sky group, and each split has its own."""
+    table = np.zeros(len(labels), DEFAULT.example_dtype)
     table["label"] = labels
     table["id"] = [f"{split}-{number}" for number in range(len(labels))]
-    table["brick"] = [f"{number % bricks:04d}p050" for number in range(len(labels))]
+    table["brick"] = [f"{SPLITS.index(split)}{number % bricks:03d}p050" for number in range(len(labels))]
+    table["group"] = table["brick"]
     table["mag_g"] = rng.uniform(20, 24, len(labels))
     return table
 
@@ -43,22 +49,48 @@ def make_shards(directory: Path, *, train: int = 96, valid: int = 40, test: int 
     return save_manifest(directory, splits)
 
 
-def save_manifest(directory: Path, splits: dict[str, list[Shard]]) -> Manifest:
+def save_manifest(directory: Path, splits: dict[str, list[Shard]], stamps: StampFormat = DEFAULT, storage: Storage = FLOAT) -> Manifest:
     """Write the manifest of shards that a test made; a split that is not named is empty."""
-    statistics = Statistics(scale=[1.0] * 6, mean=[0.1, 0.1, 0.1, 0.88, 0.88, 0.88], std=[1.0] * 6)
+    mean = [0.1 if channel.startswith("image") else 0.88 for channel in stamps.channels]
     manifest = Manifest(
         code_version="0.1.0",
         fingerprint="made-by-a-test",
         seed=1,
-        channels=list(CHANNELS),
-        stamp_shape=list(STAMP_SHAPE),
+        channels=list(stamps.channels),
+        stamp_shape=list(stamps.shape),
         labels=LABELS,
-        statistics=statistics,
+        storage=storage,
+        statistics=Statistics(scale=[1.0] * len(mean), mean=mean, std=[1.0] * len(mean)),
+        provenance={label: {"compression": ["none"], "mantissa_bits": [23]} for label in LABELS},
         splits={name: splits.get(name, []) for name in SPLITS},
         report={},
     )
     manifest.save(directory)
     return manifest
+
+
+def write_golden(root: Path) -> None:
+    """Write the golden shards, of each kind of storage."""
+    x, table = golden_examples(DEFAULT)
+    shard = write_shard(root / "shards_v3", "train", 0, x, table)
+    save_manifest(root / "shards_v3", {"train": [shard]})
+    x, table = golden_examples(SMALL)
+    scale, error = [0.25, 64.0], StorageError(SMALL)
+    stored, sums = encode(x, scale, SMALL)
+    error.add(sums)
+    shard = write_shard(root / "shards_v3_float16", "test", 0, stored, table)
+    storage = Storage(dtype="<f2", scale=scale, error=error.attributes())
+    save_manifest(root / "shards_v3_float16", {"test": [shard]}, SMALL, storage)
+
+
+def golden_examples(stamps: StampFormat) -> tuple[np.ndarray, np.ndarray]:
+    """Return two stamps whose pixels tell where they are, ``x + 100 y + 10000 channel + 1/3``, and their table."""
+    y, x, channel = np.mgrid[: stamps.size, : stamps.size, : len(stamps.channels)]
+    table = np.zeros(2, stamps.example_dtype)
+    table["id"], table["label"], table["brick"] = [b"9010-329231-7", b"rs0-1211p060-3"], [0, 1], b"1211p060"
+    table["mag_r"], table["bx"], table["by"], table["group"] = 22.25, 1000, 2000, b"1211p060"
+    table["injected"] = [0, 2**64 - 1]
+    return np.stack([x + 100 * y + 10000 * channel + 1 / 3] * 2).astype(np.float32), table
 
 
 def make_config(root: Path, *overrides: str) -> Config:

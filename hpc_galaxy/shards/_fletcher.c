@@ -9,12 +9,22 @@
 #include <stdint.h>
 #include <string.h>
 
-#define LANES 16  /* words summed side by side */
+#define LANES 32  /* words summed side by side */
 #define STEPS 256 /* words of a lane until its sums would overflow: 65535 * STEPS * (STEPS + 1) / 2 < 2^32 */
+
+/* With AVX-512 it takes a quarter of the time; the loader decides. What compilers make of it with AVX2 is slower than without. */
+#if defined(__x86_64__) && defined(__GLIBC__) && defined(__has_attribute)
+#if __has_attribute(target_clones)
+#define VARIANTS __attribute__((target_clones("avx512f", "default")))
+#endif
+#endif
+#ifndef VARIANTS
+#define VARIANTS
+#endif
 
 typedef struct { uint64_t words, weighted; } Sums;
 
-static Sums sum_block(const uint8_t *data, size_t steps) {
+VARIANTS static Sums sum_block(const uint8_t *data, size_t steps) {
     uint32_t words[LANES] = {0}, weighted[LANES] = {0};
     for (size_t step = 0; step < steps; step++) {
         uint16_t row[LANES];
@@ -94,7 +104,37 @@ static PyObject *seal(PyObject *Py_UNUSED(module), PyObject *arguments) {
     Py_RETURN_NONE;
 }
 
-static PyMethodDef methods[] = {{"seal", seal, METH_VARARGS, seal_doc}, {NULL, NULL, 0, NULL}};
+static int sealed(const Py_buffer *data, const Py_buffer *trailer) {
+    uint32_t checksum = fletcher32(data->buf, data->len);
+    const uint8_t *end = trailer->buf;
+    for (int i = 0; i < 4; i++)
+        if (end[i] != (uint8_t)(checksum >> 8 * i)) return 0;
+    return 1;
+}
+
+PyDoc_STRVAR(matches_doc,
+             "matches(data, trailer)\n--\n\n"
+             "Return whether a chunk's trailer is the checksum of its data: what seal would have put behind it.\n\n"
+             "Both are contiguous buffers; data has an even number of bytes, trailer has 4. Raises ValueError for other lengths.");
+
+static PyObject *matches(PyObject *Py_UNUSED(module), PyObject *arguments) {
+    Py_buffer data, trailer;
+    int same = 0;
+    if (!PyArg_ParseTuple(arguments, "y*y*", &data, &trailer)) return NULL;
+    int fits = data.len % 2 == 0 && trailer.len == 4;
+    if (fits) {
+        Py_BEGIN_ALLOW_THREADS;
+        same = sealed(&data, &trailer);
+        Py_END_ALLOW_THREADS;
+    } else {
+        PyErr_Format(PyExc_ValueError, "matches was given %zd bytes of data, and a trailer of %zd", data.len, trailer.len);
+    }
+    PyBuffer_Release(&data);
+    PyBuffer_Release(&trailer);
+    return fits ? PyBool_FromLong(same) : NULL;
+}
+
+static PyMethodDef methods[] = {{"seal", seal, METH_VARARGS, seal_doc}, {"matches", matches, METH_VARARGS, matches_doc}, {NULL, NULL, 0, NULL}};
 static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_fletcher", "HDF5's checksum.", -1, methods, NULL, NULL, NULL, NULL};
 
 PyMODINIT_FUNC PyInit__fletcher(void) { return PyModule_Create(&definition); }

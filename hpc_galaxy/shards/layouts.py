@@ -25,7 +25,7 @@ def create_stamps(
 
 def open_stamps(path: Path) -> AbstractContextManager[CutoutFile | File2018]:
     """Open a file of either layout, known by its name."""
-    return open_2018(path) if path.name == FILE else open_cutouts(path)
+    return open_2018(path) if is_2018(path) else open_cutouts(path)
 
 
 def existing_path(root: Path, label: str, brick: str) -> Path:
@@ -63,3 +63,13 @@ def files_from_2018(root: Path) -> tuple[list[Path], int]:
             raise InputError(root / label, f"has no hdf5/*/*/{FILE}, expected some", "check paths.cutouts")
         files += found
     return files, sum(len(list_2018(root, label, ON_EDGE)) for label in LABELS)
+
+
+def is_2018(path: Path) -> bool:
+    """Return whether a file of stamps has the layout of 2018, known by its name."""
+    return path.name == FILE
+
+
+def brick_of(path: Path) -> str:
+    """Return the brick that a file of stamps is of, as its path says."""
+    return path.parent.name if is_2018(path) else path.stem

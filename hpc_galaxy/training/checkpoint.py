@@ -25,7 +25,7 @@ DAMAGE = (OSError, EOFError, RuntimeError, ValueError, KeyError, pickle.Unpickli
 
 def shards_fingerprint(manifest: Manifest) -> str:
     """Return a short hash of what a directory of shards was asked to hold, and of every byte it does hold."""
-    files = [shard.sha256 for split in sorted(manifest.splits) for shard in manifest.splits[split]]
+    files = [shard.xxh128 for split in sorted(manifest.splits) for shard in manifest.splits[split]]
     return hashlib.sha256(json.dumps([manifest.fingerprint, files], sort_keys=True).encode()).hexdigest()[:16]
 
 

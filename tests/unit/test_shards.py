@@ -1,97 +1,293 @@
-"""Numpy shards, their manifest, and the checker of both formats."""
+"""Numpy shards and their manifest."""
 
 from __future__ import annotations
 
-import errno
+import gc
+import io
 import json
 import pickle
-import shutil
-from collections.abc import Callable
+import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from sample_shards import save_manifest
+import xxhash
+from sample_shards import FLOAT, SMALL, golden_examples, make_shards, save_manifest, write_golden
 
-from hpc_galaxy.errors import FormatError, InputError, StageError
-from hpc_galaxy.files import write_json
+from hpc_galaxy.errors import FormatError, InputError, OutputError
+from hpc_galaxy.shards import numpy_shards
 from hpc_galaxy.shards.check import check
-from hpc_galaxy.shards.cutout_file import cutout_path, write_cutouts
-from hpc_galaxy.shards.manifest import load_manifest
-from hpc_galaxy.shards.numpy_shards import load_shard, open_split, write_shard
-from hpc_galaxy.shards.schema import SOURCE_DTYPE, STAMP_SHAPE
-from hpc_galaxy.world import World
+from hpc_galaxy.shards.manifest import SHARD_SIZE, load_manifest
+from hpc_galaxy.shards.numpy_shards import SplitReader, open_split, shard_names, write_shard
+from hpc_galaxy.shards.schema import DEFAULT, STAMP_SHAPE, StampFormat
+from hpc_galaxy.shards.storage import Storage, encode
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
 
-def make(directory: Path, train: int = 520, test: int = 3) -> np.ndarray:
-    """Write a directory of shards; return the training stamps."""
+def examples(count: int, stamps: StampFormat = SMALL) -> tuple[np.ndarray, np.ndarray]:
+    """Return stamps of noise and their table, an id and a group for each."""
     rng = np.random.default_rng(1)
-    x = rng.normal(size=(train + test, *STAMP_SHAPE)).astype(np.float32)
-    table = np.zeros(train + test, SOURCE_DTYPE)
-    table["id"] = [f"{number}".encode() for number in range(train + test)]
-    table["label"] = rng.integers(0, 2, train + test)
-    shards = [write_shard(directory, "train", n, x[rows], table[rows]) for n, rows in enumerate((slice(0, 512), slice(512, train)))]
-    save_manifest(directory, {"train": shards, "test": [write_shard(directory, "test", 0, x[train:], table[train:])]})
-    return x[:train]
+    x, table = rng.normal(size=(count, *stamps.shape)).astype(np.float32), np.zeros(count, stamps.example_dtype)
+    table["id"] = table["group"] = np.arange(count)
+    table["label"] = rng.integers(0, 2, count)
+    return x, table
+
+
+def write(directory: Path, x: np.ndarray, table: np.ndarray, storage: Storage = FLOAT) -> SplitReader:
+    """Write a training split, and open it."""
+    starts = range(0, len(x), SHARD_SIZE)
+    stored = encode(x, storage.scale, SMALL)[0] if storage.scale else x
+    parts = [slice(start, start + SHARD_SIZE) for start in starts]
+    shards = [write_shard(directory, "train", number, stored[rows], table[rows]) for number, rows in enumerate(parts)]
+    save_manifest(directory, {"train": shards}, SMALL, storage)
+    return open_split(directory, "train")
 
 
 @pytest.fixture
 def shards(tmp_path: Path) -> Path:
-    make(tmp_path)
+    make_shards(tmp_path, train=520, valid=0, test=3)
     return tmp_path
 
 
 def test_names_and_types_are_as_specified(shards: Path) -> None:
     x, y = (np.load(shards / f"{kind}train_000001.npy", allow_pickle=False) for kind in "xy")
-    assert (x.shape, x.dtype.str) == ((8, 64, 64, 6), "<f4")
+    assert (x.shape, x.dtype.str) == ((8, *STAMP_SHAPE), "<f4")
     assert (y.shape, y.dtype.str) == ((8,), "|u1")
-    assert np.load(shards / "table_test_000000.npy", allow_pickle=False).dtype == SOURCE_DTYPE
+    table = np.load(shards / "table_test_000000.npy", allow_pickle=False)
+    assert table.dtype == DEFAULT.example_dtype
+    assert table.dtype.descr[:-1] == DEFAULT.source_dtype.descr and table.dtype.descr[-1] == ("group", "|S16")
+    assert shard_names("train", 1) == {"x": "xtrain_000001.npy", "y": "ytrain_000001.npy", "table": "table_train_000001.npy"}
 
 
-def test_a_split_reads_like_one_array(tmp_path: Path) -> None:
-    x = make(tmp_path)
-    reader = open_split(tmp_path, "train")
-    assert len(reader) == 520
-    indices = np.array([519, 0, 511, 512, 3, 3])
+@pytest.mark.parametrize("storage", [FLOAT, Storage(dtype="<f2", scale=[0.5, 4.0])])
+@pytest.mark.parametrize("count", [1, 511, 512, 513, 1024, 1030])
+def test_a_split_reads_like_one_array(tmp_path: Path, count: int, storage: Storage) -> None:
+    x, table = examples(count)
+    reader = write(tmp_path, x, table, storage)
+    assert len(reader) == count
+    assert [shard.examples for shard in reader.shards] == [512] * (count // 512) + [count % 512] * (count % 512 > 0)
+    expected = x if storage.scale is None else (x / storage.scale).astype(np.float16) * np.array(storage.scale, np.float32)
+    indices = np.random.default_rng(2).integers(0, count, 100)
+    indices[:3] = count - 1, 0, count - 1
+    found = reader.stamps(indices)
+    assert (found.dtype.str, found.flags.c_contiguous) == ("<f4", True)
+    np.testing.assert_array_equal(found, expected[indices])
+    np.testing.assert_array_equal(reader.labels, table["label"])
+    np.testing.assert_array_equal(reader.table, table)
+    np.testing.assert_array_equal(reader.shard_table(len(reader.shards) - 1), table[-len(reader.shard_labels(len(reader.shards) - 1)) :])
+    assert reader.stamps(np.arange(0)).shape == (0, *SMALL.shape)
+
+
+def test_an_empty_split_is_an_empty_array(shards: Path) -> None:
+    reader = open_split(shards, "valid")
+    assert len(reader) == len(reader.labels) == len(reader.table) == 0
+    assert reader.table.dtype == DEFAULT.example_dtype
+    with pytest.raises(IndexError, match="of the split 'valid', which has 0"):
+        reader.stamps(np.array([0]))
+
+
+@pytest.mark.parametrize("storage", [FLOAT, Storage(dtype="<f2", scale=[1.0, 1.0])])
+def test_a_buffer_is_written_and_returned(tmp_path: Path, storage: Storage) -> None:
+    reader = write(tmp_path, *examples(20), storage)
+    out = np.full((3, *SMALL.shape), 77, np.float32)
+    for indices in (np.array([3, 19, 0]), np.array([5, 5, 5])):
+        assert reader.stamps(indices, out) is out
+        np.testing.assert_array_equal(out, reader.stamps(indices))
+    wrong: list[np.ndarray] = [out[:2], out.astype(np.float64), np.empty((6, *SMALL.shape), np.float32)[::2], out[..., :1]]
+    for other in wrong:
+        with pytest.raises(ValueError, match=r"expected <f4 \(3, 8, 8, 2\), C-contiguous"):
+            reader.stamps(np.array([1, 2, 3]), other)
+
+
+@pytest.mark.parametrize("index", [-1, 20, 511])
+def test_there_is_no_example_beyond_the_ends(tmp_path: Path, index: int) -> None:
+    reader = write(tmp_path, *examples(20))
+    with pytest.raises(IndexError, match="of the split 'train', which has 20"):
+        reader.stamps(np.array([0, index, 1]))
+
+
+def test_sizes_and_checksums_are_of_the_files_and_the_bytes_are_numpys(tmp_path: Path) -> None:
+    x, table = examples(20)
+    for array in (x, x.astype(np.float16)):
+        shard = write_shard(tmp_path, "test", 7, array, table)
+        for name, expected in ((shard.x, array), (shard.y, table["label"].copy()), (shard.table, table)):
+            content, saved = (tmp_path / name).read_bytes(), io.BytesIO()
+            np.save(saved, expected)
+            assert content == saved.getvalue()
+            assert (shard.bytes[name], shard.xxh128[name]) == (len(content), xxhash.xxh128_hexdigest(content))
+            assert numpy_shards.xxh128(tmp_path / name) == shard.xxh128[name]
+    assert (shard.x, shard.examples, len(shard.bytes), len(shard.xxh128)) == ("xtest_000007.npy", 20, 3, 3)
+    manifest = save_manifest(tmp_path, {"test": [shard]}, SMALL, Storage(dtype="<f2", scale=[1.0, 1.0]))
+    assert manifest.total_bytes == sum(path.stat().st_size for path in tmp_path.glob("*.npy"))
+    assert (manifest.total_examples, manifest.examples("test")) == (20, 20)
+
+
+def test_large_arrays_are_hashed_in_pieces_without_a_copy(tmp_path: Path) -> None:
+    x, table = examples(100, DEFAULT)
+    assert x.nbytes > 2 * numpy_shards.PIECE
+    tracemalloc.start()
+    try:
+        shard = write_shard(tmp_path, "train", 0, x, table)
+        assert tracemalloc.get_traced_memory()[1] < x.nbytes / 20
+    finally:
+        tracemalloc.stop()
+    assert shard.xxh128[shard.x] == xxhash.xxh128_hexdigest((tmp_path / shard.x).read_bytes())
+    np.testing.assert_array_equal(np.load(tmp_path / shard.x), x)
+
+
+def test_what_the_disk_takes_in_parts_is_written_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Reluctant(io.FileIO):
+        def write(self, data: Any) -> int:
+            return super().write(memoryview(data)[:1000])
+
+    monkeypatch.setattr(numpy_shards, "open", lambda path, *_, **__: Reluctant(path, "w"), raising=False)
+    x, table = examples(20)
+    shard = write_shard(tmp_path, "train", 0, x, table)
+    monkeypatch.undo()
+    assert shard.bytes == {name: (tmp_path / name).stat().st_size for name in shard.files}
+    np.testing.assert_array_equal(np.load(tmp_path / shard.x), x)
+
+
+def test_a_full_disk_leaves_no_file_under_its_final_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full(io.FileIO):
+        def write(self, data: Any) -> int:
+            if memoryview(data).nbytes > 5000:
+                raise OSError(28, "No space left on device")
+            return super().write(data)
+
+    monkeypatch.setattr(numpy_shards, "open", lambda path, *_, **__: Full(path, "w"), raising=False)
+    with pytest.raises(OutputError, match=r"xtrain_000000\.npy: cannot be written \(No space left on device\)"):
+        write_shard(tmp_path, "train", 0, *examples(20))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["table_train_000000.npy", "ytrain_000000.npy"]
+
+
+def test_arrays_that_are_no_shard_are_refused(tmp_path: Path) -> None:
+    x, table = examples(20)
+    many = np.zeros((SHARD_SIZE + 1, *SMALL.shape), np.float32)
+    pairs = [(x[::2], table[::2]), (x.astype(np.float64), table), (x[:0], table[:0]), (many, np.zeros(len(many), table.dtype))]
+    for stamps, rows in (*pairs, (x[:4], table), (x, np.zeros(20, SMALL.source_dtype))):
+        with pytest.raises(ValueError, match=r"(x|table) is "):
+            write_shard(tmp_path, "train", 0, stamps, rows)
+    assert not list(tmp_path.iterdir())
+
+
+def open_maps(directory: Path) -> int:
+    return Path("/proc/self/maps").read_text().count(str(directory))
+
+
+def test_many_shards_are_read_with_few_open_ones_and_none_stays_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(numpy_shards, "OPEN_SHARDS", 2)
+    x, table = examples(5 * SHARD_SIZE)
+    reader = write(tmp_path, x, table)
+    assert open_maps(tmp_path) == 0, "a shard was opened before anybody wanted it"
+    rng = np.random.default_rng(3)
+    for _ in range(3):
+        indices = rng.permutation(len(x))[:200]
+        np.testing.assert_array_equal(reader.stamps(indices), x[indices])
+        assert open_maps(tmp_path) == 2
+    gc.disable()  # nothing may have to wait for the collector
+    try:
+        del reader
+        assert open_maps(tmp_path) == 0
+    finally:
+        gc.enable()
+
+
+def test_each_shard_is_opened_once_a_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(numpy_shards, "OPEN_SHARDS", 1)
+    x, table = examples(3 * SHARD_SIZE)
+    reader, opened = write(tmp_path, x, table), []
+    original = numpy_shards._map_array
+    monkeypatch.setattr(numpy_shards, "_map_array", lambda path: opened.append(path.name) or original(path))
+    indices = np.arange(len(x)).reshape(3, -1).T.ravel()  # from one shard to the next and back
     np.testing.assert_array_equal(reader.stamps(indices), x[indices])
-    np.testing.assert_array_equal(reader.labels, reader.table["label"])
-    assert len(open_split(tmp_path, "valid")) == len(open_split(tmp_path, "valid").labels) == 0
+    assert sorted(opened) == [f"xtrain_00000{number}.npy" for number in range(3)]
+    opened.clear()
+    reader.stamps(np.array([SHARD_SIZE, SHARD_SIZE + 7]))
+    assert opened == ["xtrain_000001.npy"]
 
 
-def test_pickles_are_never_loaded(shards: Path) -> None:
-    with open(shards / "ytrain_000000.npy", "wb") as file:
+def test_threads_may_read_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(numpy_shards, "OPEN_SHARDS", 1)
+    x, table = examples(4 * SHARD_SIZE)
+    reader = write(tmp_path, x, table)
+    batches = np.random.default_rng(4).integers(0, len(x), (60, 50))
+    with ThreadPoolExecutor(4) as threads:
+        for indices, found in zip(batches, threads.map(reader.stamps, batches), strict=True):
+            np.testing.assert_array_equal(found, x[indices])
+
+
+def test_pickles_and_archives_are_never_loaded(shards: Path) -> None:
+    path = shards / "ytrain_000000.npy"
+    with open(path, "wb") as file:
         np.save(file, np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    with pytest.raises(FormatError, match=r"ytrain_000000\.npy: not a readable shard"):
-        _ = open_split(shards, "train").labels
-    (shards / "ytrain_000000.npy").write_bytes(pickle.dumps([1]))
+    archive = io.BytesIO()
+    np.savez(archive, np.zeros(SHARD_SIZE, np.uint8))
+    for content in (path.read_bytes(), pickle.dumps([1]), archive.getvalue(), b"", b"\x93NUMPY"):
+        path.write_bytes(content)
+        with pytest.raises(FormatError, match=r"ytrain_000000\.npy: not a readable shard"):
+            _ = open_split(shards, "train").labels
+        (shards / "xtrain_000000.npy").write_bytes(content)
+        with pytest.raises(FormatError, match=r"xtrain_000000\.npy: not a readable shard"):
+            open_split(shards, "train").stamps(np.array([3]))
+
+
+def test_a_shard_of_another_kind_is_named(shards: Path) -> None:
+    path, indices = shards / "xtest_000000.npy", np.array([0])
+    whole = path.read_bytes()
+    for array, problem in (
+        (np.zeros((2, *STAMP_SHAPE), np.float32), r"has <f4 \(2, 64, 64, 6\), expected <f4 \(3, 64, 64, 6\)"),
+        (np.zeros((3, *STAMP_SHAPE), np.float16), r"has <f2 \(3, 64, 64, 6\), expected <f4 \(3, 64, 64, 6\)"),
+        (np.zeros((3, *STAMP_SHAPE), np.float32, order="F"), "is in Fortran's order, expected C's"),
+    ):
+        np.save(path, array)
+        with pytest.raises(FormatError, match=problem):
+            open_split(shards, "test").stamps(indices)
+    path.write_bytes(whole[:-1])
     with pytest.raises(FormatError, match="not a readable shard"):
-        _ = open_split(shards, "train").labels
+        open_split(shards, "test").stamps(indices)
+    np.save(shards / "table_test_000000.npy", np.zeros(3, DEFAULT.source_dtype))
+    with pytest.raises(FormatError, match="table_test_000000"):
+        _ = open_split(shards, "test").table
 
 
-def test_wrong_shape_is_named(shards: Path) -> None:
-    with open(shards / "xtest_000000.npy", "wb") as file:
-        np.save(file, np.zeros((2, 64, 64, 6), np.float32))
-    with pytest.raises(FormatError, match=r"has <f4 \(2, 64, 64, 6\), expected <f4 \(3, 64, 64, 6\)"):
-        open_split(shards, "test").stamps(np.array([0]))
-
-
-def test_manifest_problems_are_named(shards: Path, tmp_path: Path) -> None:
+def test_manifest_problems_are_named(shards: Path) -> None:
     path = shards / "manifest.json"
     good = json.loads(path.read_text())
+    shard = good["splits"]["train"][0]
+    half = {"dtype": "<f2", "scale": [1.0] * 6, "error": {}}
     for change, problem in (
-        ({"version": 1}, "'version': Input should be 2"),
+        ({"version": 1}, "'version' is 1, expected 3; run 'hpc-galaxy split --overwrite'"),
+        ({"version": 2}, "'version' is 2, expected 3; run 'hpc-galaxy split --overwrite'"),
         ({"channels": ["image_g"]}, r"'channels' is \['image_g'\] and 'stamp_shape' is \[64, 64, 6\]"),
         ({"stamp_shape": [64, 64, -6]}, "'stamp_shape' is"),
         ({"stamp_shape": []}, "'stamp_shape' is"),
         ({"labels": {"real": 1, "fake": 0}}, "'labels' is"),
         ({"statistics": {"scale": [1.0], "mean": [0.0] * 6, "std": [1.0] * 6}}, r"'statistics\.scale' is 1, expected 6"),
         ({"surprise": 1}, "'surprise': Extra inputs are not permitted"),
+        ({"provenance": {"real": {}}}, r"'provenance' is \['real'\], expected \['fake', 'real'\]"),
+        ({"provenance": {"real": {}, "fake": {"release": 3}}}, r"'provenance\.fake\.release': Input should be a valid list"),
+        ({"storage": {"dtype": "<f8"}}, r"'storage\.dtype': Input should be '<f4' or '<f2'"),
+        ({"storage": half | {"scale": [1.0]}}, r"'storage\.scale' is 1, expected 6"),
+        ({"storage": half | {"scale": None}}, "'storage': .*scale is None, expected one number a channel"),
+        ({"storage": half | {"scale": [3.0] * 6}}, r"'storage': .*expected powers of two"),
+        ({"storage": half | {"dtype": "<f4"}}, "'storage': .*none with '<f4'"),
+        ({"splits": {"train": []}}, r"'splits' is \['train'\]"),
+        ({"splits": good["splits"] | {"test": [shard | {"examples": 513}]}}, r"'splits\.test\.0\.examples' is 513, expected 512, and"),
+        ({"splits": good["splits"] | {"test": [shard | {"examples": 0}]}}, r"'splits\.test\.0\.examples' is 0, expected 512, and"),
+        ({"splits": good["splits"] | {"test": [shard | {"examples": 500}, shard]}}, r"'splits\.test\.0\.examples' is 500"),
+        ({"splits": good["splits"] | {"test": [shard | {"bytes": {}}]}}, r"'splits\.test\.0': .*'bytes' has \[\], expected \['table_"),
+        ({"splits": good["splits"] | {"test": [shard | {"sha256": {}}]}}, r"'splits\.test\.0\.sha256': Extra inputs"),
     ):
         path.write_text(json.dumps(good | change))
         with pytest.raises(FormatError, match=problem):
+            load_manifest(shards)
+    for text in ("[]", "3"):
+        path.write_text(text)
+        with pytest.raises(FormatError, match="'version' is None, expected 3"):
             load_manifest(shards)
     path.write_text("{")
     with pytest.raises(InputError, match="not JSON"):
@@ -101,216 +297,23 @@ def test_manifest_problems_are_named(shards: Path, tmp_path: Path) -> None:
         load_manifest(shards)
 
 
-def test_load_shard_finds_only_whole_ones(shards: Path) -> None:
-    found = load_shard(shards, "train", 1)
-    assert found is not None
-    assert found[1] == load_manifest(shards).splits["train"][1]
-    (shards / "xtrain_000001.npy").unlink()
-    assert load_shard(shards, "train", 1) is None
+def test_a_manifest_reads_back_as_it_was_written(shards: Path) -> None:
+    manifest = load_manifest(shards)
+    before = (shards / "manifest.json").read_bytes()
+    manifest.save(shards)
+    assert (shards / "manifest.json").read_bytes() == before
 
 
-# The checker
-
-
-def failures(paths: list[Path], capsys: pytest.CaptureFixture[str]) -> list[str]:
-    """Check; return what was said to be wrong, without the paths' folders."""
-    capsys.readouterr()
-    with pytest.raises(StageError):
-        check(paths, World())
-    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("FAILED: ")]
-    return [line.removeprefix("FAILED: ").removeprefix(f"{paths[0]}").lstrip("/: ") for line in lines]
-
-
-def test_check_passes_good_files_and_names_every_problem(shards: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    shutil.copy(GOLDEN / "cutouts_v2.h5", shards / "good.h5")
-    shutil.copy(GOLDEN / "cutouts_v2_bitshuffle.h5", shards / "also_good.h5")
-    (shards / ".partial-7-x.h5").write_text("a killed job was here")
-    check([shards], World())
-    out = capsys.readouterr().out
-    assert "520 train, 0 valid, 3 test" in out
-    assert out.count("ok: ") == 3
-    (shards / "bad.h5").write_bytes((shards / "good.h5").read_bytes()[:5000])
-    for name in ("xtest_000000.npy", "ytrain_000001.npy"):
-        content = bytearray((shards / name).read_bytes())
-        content[-1] ^= 1
-        (shards / name).write_bytes(content)
-    with pytest.raises(StageError, match="2 of 4 failed"):
-        check([shards])
-    out = capsys.readouterr().out
-    assert "ok: " in out
-    assert "bad.h5: not a readable HDF5 file" in out
-    assert "xtest_000000.npy: SHA-256 is" in out
-    assert "ytrain_000001.npy: SHA-256 is" in out
-    assert "xtrain_000001.npy: labels differ from those in its table" in out
-    (shards / "xtrain_000000.npy").unlink()
-    assert any("xtrain_000000.npy: cannot be read (No such file" in line for line in failures([shards], capsys))
-    with pytest.raises(InputError, match=r"no \.h5 file, no img_ivar_grz\.hdf5 and no manifest\.json here"):
-        check([shards / "nowhere"])
-
-
-def test_check_finds_a_galaxy_that_is_in_two_splits(shards: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    manifest = json.loads((shards / "manifest.json").read_text())
-    manifest["splits"]["valid"] = manifest["splits"]["test"]
-    write_json(shards / "manifest.json", manifest)
-    assert failures([shards], capsys) == ["manifest.json: id 520 occurs 2 times (3 such), expected each in one split, once"]
-    (shards / "manifest.json").write_text("{}")
-    assert failures([shards], capsys)[0].startswith("manifest.json: 'code_version': Field required")
-
-
-def stamps(count: int = 4) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
-    """Return what a good cutout file holds."""
-    images = np.random.default_rng(1).normal(size=(count, *STAMP_SHAPE)).astype(np.float32)
-    images[..., 3:] = 1
-    table = np.zeros(count, SOURCE_DTYPE)
-    table["id"] = [f"9010-1-{number}".encode() for number in range(count)]
-    table["brick"], table["bx"], table["by"] = b"1211p060", 100, 100
-    table["bx"][1], table["edge"][1], images[1, :, :5] = 27.0, True, 0
-    return images, table, {"brick": "1211p060", "label": "real", "fingerprint": "abc", "cut_flow": {"catalog": 9, "primary": 5}}
-
-
-Change = Callable[[np.ndarray, np.ndarray, dict[str, Any]], Any]
-
-
-@pytest.mark.parametrize(
-    ("change", "problem"),
-    [
-        (lambda x, t, a: x.__setitem__((0, 3, 3, 3), np.nan), "'images' has 1 pixels that are no numbers, expected 0"),
-        (lambda x, t, a: x.__setitem__((0, 3, 3, 0), np.inf), "'images' has 1 pixels that are no numbers, expected 0"),
-        (lambda x, t, a: x.__setitem__((2, 3, slice(3), 5), -1), "'images' has 3 pixels of inverse variance below 0, expected 0"),
-        (lambda x, t, a: t["id"].__setitem__(2, t["id"][0]), "id 9010-1-0 occurs 2 times (1 such), expected each once"),
-        (lambda x, t, a: t["id"].__setitem__(2, b""), "a source has no id"),
-        (lambda x, t, a: t["label"].__setitem__(2, 1), "1 sources have another label than the file's attribute, 0"),
-        (lambda x, t, a: t["brick"].__setitem__(2, b"1212p060"), "1 sources have another brick than the file's attribute, b'1211p060'"),
-        (lambda x, t, a: a.pop("label"), "attribute 'label' is None, expected text"),
-        (lambda x, t, a: a.update(label="star"), "attribute 'label' is 'star', expected one of real, fake, user"),
-        (lambda x, t, a: a.update(label="fake"), "attribute 'label' is 'fake', expected 'real' as in its path"),
-        (lambda x, t, a: a.update(brick="1212p060"), "attribute 'brick' is '1212p060', expected '1211p060' as in its path"),
-        (lambda x, t, a: t["edge"].__setitem__(1, False), "1 stamps begin below pixel 0 and are not flagged 'edge'"),
-        (lambda x, t, a: t["edge"].__setitem__(2, True), "1 stamps are flagged 'edge' and have data on all four borders, first: stamp 2"),
-        (
-            lambda x, t, a: a.update(cut_flow={"catalog": 9, "primary": 4}),
-            "has 4 cutouts, expected 5, which is what its cut flow leaves of 9",
-        ),
-        (lambda x, t, a: a.update(cut_flow="many"), "attribute 'cut_flow' is no JSON object of numbers"),
-        (lambda x, t, a: a.update(mantissa_bits="all"), "attribute 'mantissa_bits' is 'all', expected 1 to 23"),
-        (lambda x, t, a: a.update(mantissa_bits=20), "'images' has 43011 pixels with more bits than 'mantissa_bits', expected 0"),
-    ],
-)
-def test_check_names_what_is_wrong_with_cutouts(tmp_path: Path, change: Change, problem: str, capsys: pytest.CaptureFixture[str]) -> None:
-    path = cutout_path(tmp_path, "real", "1211p060")
-    write_cutouts(path, *stamps())
-    check([path], World())
-    images, table, attributes = stamps()
-    change(images, table, attributes)
-    write_cutouts(path, images, table, attributes)
-    found = failures([path], capsys)
-    if "mantissa_bits" in problem and "pixels" in problem:
-        assert [line.split(" pixels ")[-1] for line in found if "pixels" in line] == ["with more bits than 'mantissa_bits', expected 0"]
-        assert any("'rounding_rms_sigma' is None, expected a number from 0" in line for line in found)
-    else:
-        assert problem in found
-
-
-def test_check_names_several_problems_of_one_file_and_each_broken_stamp(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    images, table, attributes = stamps(40)
-    images[0, 3, 3, 3], table["label"][1] = np.nan, 1
-    write_cutouts(tmp_path / "x.h5", images, table, attributes | {"cut_flow": {}})
-    content = bytearray((tmp_path / "x.h5").read_bytes())
-    for row in (7, 30):
-        content[content.index(images[row].tobytes()) + 99] ^= 1
-    (tmp_path / "x.h5").write_bytes(content)
-    found = failures([tmp_path], capsys)
-    assert [line.split(" (")[0] for line in found] == [
-        "x.h5: stamp 7: 'images' cannot be read",
-        "x.h5: stamp 30: 'images' cannot be read",
-        "x.h5: 'images' has 1 pixels that are no numbers, expected 0",
-        "x.h5: 1 sources have another label than the file's attribute, 0",
-    ]
-
-
-def extraction(root: Path, bricks: int = 3) -> Path:
-    """Make the output directory of an extraction of one class."""
-    items = []
-    for number in range(bricks):
-        images, table, attributes = stamps()
-        brick = f"{number:04d}p060"
-        table["brick"] = brick.encode()
-        table["id"] = [f"9010-{number}-{row}".encode() for row in range(len(table))]
-        write_cutouts(cutout_path(root, "real", brick), images, table, attributes | {"brick": brick})
-        items.append({"brick": brick, "real": 4})
-    write_json(root / "stage.json", {"stage": "extract", "fingerprint": "abc"})
-    write_json(root / "ledger.json", {"items": items})
-    return root
-
-
-def test_check_compares_an_extraction_with_its_ledger(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    root = extraction(tmp_path / "cutouts")
-    check([root], World())
-    assert "3 bricks in the ledger" in capsys.readouterr().out
-    check([root / "ledger.json"], World())
-
-    shutil.copytree(root / "real" / "000", root / "real" / "009")
-    images, table, attributes = stamps(3)
-    table["brick"] = b"0001p060"
-    write_cutouts(cutout_path(root, "real", "0001p060"), images, table, attributes | {"brick": "0001p060", "cut_flow": {}})
-    cutout_path(root, "real", "0000p060").unlink()
-    found = failures([root], capsys)
-    assert "real/000/0000p060.h5: no such file, though the ledger lists it" in found
-    assert "real/009/0001p060.h5 is not in the ledger" in found
-    assert "real/000/0001p060.h5: has count 3, expected 4, cutouts as its directory's ledger says" in found
-
-
-def test_check_says_when_an_extraction_is_not_finished_or_failed_or_of_another_configuration(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    root = extraction(tmp_path)
-    ledger = json.loads((root / "ledger.json").read_text())
-    write_json(root / "ledger.json", {"items": [*ledger["items"], {"brick": "0009p060", "error": "it broke"}]})
-    assert failures([root], capsys) == ["brick 0009p060 failed: it broke"]
-    (root / "ledger.json").write_text('{"items": [3]}')
-    assert failures([root], capsys) == ["stage.json or ledger.json is not as 'hpc-galaxy extract' writes it"]
-    (root / "ledger.json").unlink()
-    assert failures([root], capsys) == ["has no ledger.json: 'hpc-galaxy extract' did not finish here, run it again"]
-    write_json(root / "ledger.json", ledger)
-    write_json(root / "stage.json", {"stage": "extract", "fingerprint": "other"})
-    found = failures([root], capsys)
-    assert len(found) == 3
-    assert found[0] == "real/000/0000p060.h5: has fingerprint 'abc', expected 'other', the fingerprint of its directory's stage"
-
-
-def test_check_reads_every_file_once_whatever_the_paths(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    root = extraction(tmp_path)
-    one = cutout_path(root, "real", "0000p060")
-    (root / "loop").symlink_to(root)
-    check([one, root, root, one], World())
-    out = capsys.readouterr().out.splitlines()
-    assert len(out) == 4
-    assert out[0] == f"ok: {one}: 4 cutouts"
-    assert out[2:] == [f"ok: {cutout_path(root, 'real', f'000{number}p060')}: 4 cutouts" for number in (1, 2)]
-
-
-def test_golden_shards_of_version_2_are_still_read(capsys: pytest.CaptureFixture[str]) -> None:
-    check([GOLDEN / "shards_v2"])
-    reader = open_split(GOLDEN / "shards_v2", "train")
-    assert reader.labels.tolist() == [0, 1]
-    assert reader.table["id"].tolist() == [b"9010-329231-7", b"rs0-1211p060-3"]
-    assert reader.stamps(np.array([1]))[0, 2, 5, 1] == 1 * 10000 + 2 * 100 + 5
-
-
-def test_a_disk_that_fails_is_a_problem_of_its_file_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for name in ("a.h5", "b.h5"):
-        write_cutouts(tmp_path / name, np.zeros((1, *STAMP_SHAPE), np.float32), np.zeros(1, SOURCE_DTYPE), {})
-
-    def failing(path: Path, details: dict[str, object]) -> tuple[str, list[str]]:
-        if path.name == "a.h5":
-            raise OSError(errno.EIO, "Input/output error", str(path))
-        return "1 cutouts", []
-
-    monkeypatch.setattr("hpc_galaxy.shards.check.check_stamps", failing)
-    with pytest.raises(StageError, match="1 of 2 failed"):
-        check([tmp_path])
-    said = capsys.readouterr().out
-    assert f"FAILED: {tmp_path / 'a.h5'}: cannot be read (Input/output error)" in said
-    assert f"ok: {tmp_path / 'b.h5'}: 1 cutouts" in said
+def test_golden_shards_are_written_and_read_to_the_byte(tmp_path: Path) -> None:
+    write_golden(tmp_path)
+    for name, split, stamps in (("shards_v3", "train", DEFAULT), ("shards_v3_float16", "test", SMALL)):
+        written = {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()}
+        assert written == {path.name: path.read_bytes() for path in (GOLDEN / name).iterdir()}
+        assert len(written) == 4
+        check([GOLDEN / name])
+        reader, (x, table) = open_split(GOLDEN / name, split), golden_examples(stamps)
+        np.testing.assert_array_equal(reader.table, table)
+        assert reader.labels.tolist() == [0, 1]
+        found = reader.stamps(np.array([1]))[0]
+        np.testing.assert_allclose(found, x[1], rtol=0 if name == "shards_v3" else 2**-11)
+    assert float(open_split(GOLDEN / "shards_v3", "train").stamps(np.array([1]))[0, 2, 5, 1]) == np.float32(10205 + 1 / 3)
