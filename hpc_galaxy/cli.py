@@ -43,9 +43,31 @@ def _load(function: str) -> Callable[..., None]:
 _stage("survey", "bricks.survey:make_survey", "Render a synthetic survey in the Legacy Surveys layout.")
 _stage("inject", "injection.inject:inject", "Draw fake galaxies into copies of the survey's coadds.")
 _stage("extract", "cutouts.extract:extract", "Cut stamps of real and fake galaxies; one HDF5 file a brick.")
-_stage("split", "splits.split:split", "Assign galaxies to train, valid and test by sky group; write shuffled shards.")
+
+
+@app.command()
+def split(
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+    overwrite: Overwrite = False,
+    layout: Annotated[str | None, typer.Option("--layout", help="'shards', or 'obiwan': the files that 2018's network reads.")] = None,
+) -> None:
+    """Match real to fake, assign them to train, valid and test by sky group, and write shuffled shards."""
+    settings = [*(overrides or ()), *([f"split.layout={layout}"] if layout else [])]
+    _run(lambda world: _load("splits.split:split")(load_config(config, settings), world, overwrite))
+
+
 _stage("train", "training.train:train", "Train the network, data-parallel; resumes from the last checkpoint.")
 _stage("realism", "realism.report:report", "Score the held-out test split and draw the pictures.")
+
+
+@app.command()
+def audit(
+    directory: Annotated[Path, typer.Argument(help="A directory of shards.")],
+    seed: Annotated[int, typer.Option("--seed", help="Behind the sample and the error bars.")] = 1,
+) -> None:
+    """Look for every leak by which a network could tell fake from real without looking at galaxies; exit 1 if there is one."""
+    _run(lambda world: _load("splits.audit.audit:audit")(directory, world, seed))
 
 
 @app.command()

@@ -201,20 +201,47 @@ class Extract(Section):
 
 
 class Split(Section):
-    """Train, valid and test by sky group.
+    """Train, valid and test by sky group, real matched to fake.
 
     Attributes
     ----------
     train, valid, test : float
-        Fractions of the sky groups (bricks); they sum to 1.
+        Fractions of the sky groups; they sum to 1.
+    groups : str
+        What is assigned as a whole: ``brick``, or ``tile``: cells of a grid on the sky, for a survey of few bricks. The side of
+        a group depends on its name and the seed alone, so bricks that are added later move nobody.
+    tile_arcmin : float
+        Side of a tile.
+    guard_arcsec : float
+        Distance that is kept between stamps of different splits, on top of what keeps them from sharing a pixel.
+    match : str
+        ``nearest``: each fake galaxy is paired with the real one whose propensity score is nearest, and what finds no partner is
+        dropped. ``none``: the classes are left as they differ.
+    match_columns : list
+        What they are matched on: columns of the source table; a name such as ``mag`` stands for all bands. ``ellipticity`` and
+        ``depth`` (magnitude of a point source at 5 sigma) are derived.
+    caliper : float
+        Largest distance within a pair, in standard deviations of the logit of the propensity score.
     balance : bool
-        Whether the larger class of each split is cut down to the size of the smaller.
+        Without matching: whether the larger class of each split is cut down to the size of the smaller.
+    storage : str
+        ``float32``, or ``float16`` in units of a scale per channel: half the space, and the manifest says what it costs.
+    layout : str
+        ``shards``, or ``obiwan``: the files that the network of 2018 reads, a folder a brick, channels interleaved.
     """
 
     train: Fraction = 0.8
     valid: Fraction = 0.1
     test: Fraction = 0.1
+    groups: Literal["brick", "tile"] = "brick"
+    tile_arcmin: Annotated[float, Field(ge=1, le=600)] = 15.0
+    guard_arcsec: NotNegative = 0.0
+    match: Literal["nearest", "none"] = "nearest"
+    match_columns: tuple[str, ...] = ("mag", "shape_r", "ellipticity", "psfsize", "depth")
+    caliper: Positive = 0.2
     balance: bool = True
+    storage: Literal["float32", "float16"] = "float32"
+    layout: Literal["shards", "obiwan"] = "shards"
 
     @model_validator(mode="after")
     def _sum_to_one(self) -> Split:

@@ -60,7 +60,12 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 def remove_partial(path: Path) -> None:
     """Remove what killed processes have left of writing `path`. To be called by whoever alone may write it now."""
-    for leftover in path.parent.glob(f".partial-*-{path.name}"):
+    remove_partials(path.parent, path.name)
+
+
+def remove_partials(directory: Path, name: str = "*") -> None:
+    """Remove what killed processes have left of writing `name`, or anything, in a directory that nobody else writes to now."""
+    for leftover in directory.glob(f".partial-*-{name}"):
         leftover.unlink(missing_ok=True)
 
 

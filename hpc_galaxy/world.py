@@ -88,6 +88,28 @@ class World:
         """Return every rank's `value`, in rank order, on every rank."""
         return [value] if self.comm is None else self.comm.allgather(value)
 
+    def exchange(self, parts: Sequence[np.ndarray]) -> np.ndarray:
+        """Send ``parts[r]`` to rank r; return what all ranks sent to this one, in rank order, end to end.
+
+        Parameters
+        ----------
+        parts : sequence of ndarray, shape (n,), all of one structured or plain dtype without objects
+            One a rank.
+        """
+        if self.comm is None:
+            return np.array(parts[0])
+        from mpi4py import MPI
+
+        counts = np.array([len(part) for part in parts])
+        expected = np.empty_like(counts)
+        self.comm.Alltoall(counts, expected)
+        sent, received = np.concatenate(parts), np.empty(expected.sum(), parts[0].dtype)
+        # Rows, not bytes, are counted: MPI counts to 2^31.
+        row = MPI.BYTE.Create_contiguous(parts[0].dtype.itemsize).Commit()
+        self.comm.Alltoallv([sent.view("V1"), counts, row], [received.view("V1"), expected, row])
+        row.Free()
+        return received
+
     def sum(self, values: np.ndarray) -> np.ndarray:
         """Return the element-wise sum of `values` over the ranks, on every rank."""
         if self.comm is None:

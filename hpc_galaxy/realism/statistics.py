@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from hpc_galaxy.training.scores import accuracy, auc, fake_probability
-
-LEVEL = 0.95
+from hpc_galaxy.auc import auc, bootstrap_auc
+from hpc_galaxy.training.scores import accuracy, fake_probability
 
 
 def confusion_table(labels: np.ndarray, logits: np.ndarray) -> dict[str, dict[str, int]]:
@@ -31,42 +30,6 @@ def confusion_table(labels: np.ndarray, logits: np.ndarray) -> dict[str, dict[st
         name: {f"called {other}": int(np.sum((labels == label) & (called == call))) for other, call in (("real", False), ("fake", True))}
         for name, label in (("real", 0), ("fake", 1))
     }
-
-
-def bootstrap_auc(labels: np.ndarray, scores: np.ndarray, groups: np.ndarray, resamplings: int, seed: int) -> tuple[float, float] | None:
-    """Return the 95 % interval of the AUC from resampling whole groups, with replacement.
-
-    Galaxies of one brick share seeing, depth and sky, so they are no independent examples; bricks are (Field & Welsh 2007,
-    J. R. Stat. Soc. B 69, 369). Resamples that lack one class are left out.
-
-    Parameters
-    ----------
-    labels, scores, groups : ndarray, shape (N,)
-        0 real or 1 fake, the score (higher is more fake), and the brick of each example.
-    resamplings : int
-        How many times.
-    seed : int
-        Of the resampling.
-
-    Returns
-    -------
-    (float, float) or None
-        The 2.5 and 97.5 percentiles; None with fewer than two groups, or where no resample has both classes.
-    """
-    names, member = np.unique(groups, return_inverse=True)
-    if len(names) < 2:
-        return None
-    rows = np.split(np.argsort(member, kind="stable"), np.cumsum(np.bincount(member))[:-1])
-    rng = np.random.default_rng(seed)
-    values = np.empty(resamplings)
-    for number in range(resamplings):
-        chosen = np.concatenate([rows[group] for group in rng.integers(len(rows), size=len(rows))])
-        values[number] = auc(labels[chosen], scores[chosen])
-    values = values[np.isfinite(values)]
-    if not len(values):
-        return None
-    low, high = np.quantile(values, ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
-    return float(low), float(high)
 
 
 def summarise(labels: np.ndarray, logits: np.ndarray, bricks: np.ndarray, resamplings: int, seed: int) -> dict[str, Any]:

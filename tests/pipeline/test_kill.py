@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 import subprocess
@@ -10,9 +9,8 @@ import sys
 import time
 from pathlib import Path
 
-import helpers
-import psutil
 import pytest
+from killing import kill_all, start, wait_for_claim
 
 from hpc_galaxy.bricks.survey import make_survey
 from hpc_galaxy.config import load_config
@@ -35,23 +33,6 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "run.toml"
 
 
-def start(config: Path, out: Path, ranks: int) -> subprocess.Popen[bytes]:
-    launcher = [] if ranks == 1 else [str(helpers.beside_python("mpirun")), "--oversubscribe", "--bind-to", "none", "-n", str(ranks)]
-    command = [*launcher, sys.executable, "-m", "hpc_galaxy", "extract", "-c", str(config), "--set", f"paths.cutouts='{out}'"]
-    quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    return subprocess.Popen(command, env=helpers.mpi_environ(), start_new_session=True, **quiet)
-
-
-def kill_all(process: subprocess.Popen[bytes]) -> None:
-    """Kill the job and every process of it at once, as a node that loses its power does."""
-    for member in [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]:
-        try:
-            os.kill(member.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
-    process.wait(30)
-
-
 def content(out: Path) -> dict[Path, bytes]:
     return {path.relative_to(out): path.read_bytes() for path in out.rglob("*.h5") if not path.name.startswith(".")}
 
@@ -64,26 +45,11 @@ def accepted(path: Path) -> bool:
     return True
 
 
-def claimed(out: Path) -> int | None:
-    """Return when a job last claimed the directory, None if none has."""
-    lock = out / ".lock"
-    return lock.stat().st_mtime_ns if lock.exists() and lock.stat().st_size else None
-
-
-def wait_for_claim(out: Path, before: int | None) -> float:
-    """Wait until a job has claimed the directory since `before`; return the time."""
-    deadline = time.monotonic() + 60
-    while claimed(out) in (None, before):
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
-    return time.monotonic()
-
-
 @pytest.mark.slow
 def test_a_killed_job_leaves_whole_files_or_none(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     seconds = {}
     for ranks in (1, 2):
-        process = start(config, tmp_path / f"undisturbed-{ranks}", ranks)
+        process = start("extract", config, tmp_path / f"undisturbed-{ranks}", ranks)
         begun = wait_for_claim(tmp_path / f"undisturbed-{ranks}", None)
         assert process.wait(120) == 0
         seconds[ranks] = time.monotonic() - begun
@@ -95,7 +61,7 @@ def test_a_killed_job_leaves_whole_files_or_none(config: Path, tmp_path: Path, c
     for repeat in range(REPEATS):
         ranks = 1 + repeat % 2
         before = claimed(out)
-        process = start(config, out, ranks)
+        process = start("extract", config, out, ranks)
         wait_for_claim(out, before)
         time.sleep(seconds[ranks] * rng.uniform(0, 1))
         kill_all(process)
@@ -108,14 +74,14 @@ def test_a_killed_job_leaves_whole_files_or_none(config: Path, tmp_path: Path, c
     print(f"whole files found after each kill: {found}")
     assert sum(found) > 0 and len(set(found)) > 3  # the kills did fall into the work
 
-    assert start(config, out, 2).wait(120) == 0
+    assert start("extract", config, out, 2).wait(120) == 0
     assert content(out) == reference
     assert list(out.rglob(".partial*")) == []
     check([out], World())
 
 
 def test_a_second_job_in_the_same_directory_refuses(config: Path, tmp_path: Path) -> None:
-    first = start(config, tmp_path, 1)
+    first = start("extract", config, tmp_path, 1)
     while not (tmp_path / "stage.json").exists():
         assert first.poll() is None
         time.sleep(0.01)

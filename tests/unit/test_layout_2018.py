@@ -44,6 +44,9 @@ def sources(count: int, brick: str = BRICK, label: str = "fake") -> np.ndarray:
     table["id"] = [f"rs0-{brick}-{number}".encode() for number in range(count)]
     table["brick"], table["label"], table["type"] = brick.encode(), LABELS[label], b"EXP"
     table["ra"], table["dec"], table["mag_r"], table["bx"], table["by"] = 121.1, 6.01, 22.5, 100, 100
+    table["psfdepth_g"] = 500
+    if label == "fake":
+        table["injected"] = 2**63 + 1000 * int(brick[:4]) + np.arange(count, dtype=np.uint64)
     return table
 
 
@@ -70,7 +73,8 @@ def test_files_of_2018_are_read_with_what_is_known_of_them(tmp_path: Path) -> No
     assert table["id"].tolist() == [b"real-1211p060-9", b"real-1211p060-10", b"real-1211p060-2147483647"]
     assert set(table["brick"]) == {BRICK.encode()}
     assert set(table["label"]) == {0}
-    assert np.isnan(table["ra"]).all() and np.isnan(table["mag_g"]).all()
+    assert np.isnan(table["ra"]).all() and np.isnan(table["mag_g"]).all() and np.isnan(table["psfdepth_r"]).all()
+    assert not table["injected"].any()
     assert not table["edge"].any()
 
 
@@ -94,6 +98,7 @@ def test_what_this_package_writes_it_reads_back_whole(tmp_path: Path) -> None:
     with h5py.File(path) as raw:
         assert sorted(raw, key=int) == [str(number) for number in range(12)]
         assert raw["3"].attrs["source"]["ra"] == 121.1  # for other programs
+        assert raw["3"].attrs["source"]["injected"] == 2**63 + 1211003
     check([tmp_path])
 
 
@@ -152,6 +157,13 @@ def external(file: h5py.File) -> None:
     file.create_dataset("3/img", (64, 64, 3), "<f4", external=[("secret", 0, h5py.h5f.UNLIMITED)])
 
 
+def older_source(file: h5py.File) -> None:
+    """Leave out the columns that came with version 3 of the cutout file."""
+    source = file["3"].attrs["source"]
+    names = [name for name in source.dtype.names if name != "injected" and not name.startswith("psfdepth")]
+    file["3"].attrs.create("source", np.array(source)[names], dtype=np.dtype([(name, source.dtype[name]) for name in names]))
+
+
 def odd_source(file: h5py.File) -> None:
     del file["3"].attrs["source"]
     file["3"].attrs["source"] = "nothing"
@@ -168,6 +180,7 @@ def odd_source(file: h5py.File) -> None:
         (replace("3", np.zeros(3)), "kind of '3' is Dataset, expected Group"),
         (external, "external storage of '3/img'"),
         (odd_source, "columns of 'source' of group '3' is"),
+        (older_source, "columns of 'source' of group '3' is"),
         (lambda file: file.create_group("galaxy"), "name of a group is 'galaxy', expected 'a number'"),
         (lambda file: file.create_dataset("4/more/img", data=3), None),
     ],
@@ -216,7 +229,7 @@ def directory_of_2018(root: Path, bricks: int = 12, each: int = 3) -> Config:
                 file["5/img"] = np.zeros((65, 65, 3), "f4")
         (root / "cutouts").mkdir(exist_ok=True)
         (root / "cutouts" / label).symlink_to(tree)
-    overrides = ["split.train=0.5", "split.valid=0.25", "split.test=0.25", "seed=3"]
+    overrides = ["split.train=0.5", "split.valid=0.25", "split.test=0.25", "split.match='none'", "seed=3"]
     return load_config(None, [f"paths.cutouts='{root}/cutouts'", f"paths.shards='{root}/shards'", *overrides])
 
 
@@ -238,6 +251,13 @@ def test_files_of_2018_are_split_and_what_is_not_known_is_said(tmp_path: Path, c
             assert row["label"] == LABELS[label]
             np.testing.assert_array_equal(stamp, random_stamps(3, seed=100 * LABELS[label] + int(brick[:4]))[int(group) // 7])
     check([config.paths.shards])
+
+
+def test_what_was_never_measured_cannot_be_matched(tmp_path: Path) -> None:
+    config = directory_of_2018(tmp_path)
+    config = config.model_copy(update={"split": config.split.model_copy(update={"match": "nearest"})})
+    with pytest.raises(InputError, match=r"none of 36 real sources has a value of mag_g, .*; set split.match = 'none', or leave"):
+        split(config, World())
 
 
 def test_a_class_without_files_is_refused(tmp_path: Path) -> None:
@@ -263,7 +283,7 @@ def test_an_extraction_in_the_2018_layout_is_split_with_positions(tmp_path: Path
     write_json(tmp_path / "cutouts" / "stage.json", {"stage": "extract", "fingerprint": "x"})
     write_json(tmp_path / "cutouts" / "ledger.json", {"items": items})
     check([tmp_path / "cutouts"])
-    overrides = ["split.train=0.5", "split.valid=0.25", "split.test=0.25", "seed=3"]
+    overrides = ["split.train=0.5", "split.valid=0.25", "split.test=0.25", "split.match='none'", "seed=3"]
     split(load_config(None, [f"paths.cutouts='{tmp_path}/cutouts'", f"paths.shards='{tmp_path}/shards'", *overrides]), World())
-    assert "WARNING" not in capsys.readouterr().out
+    assert "have no position" not in capsys.readouterr().out
     assert open_split(tmp_path / "shards", "train").manifest.report["without_position"] == 0

@@ -1,0 +1,3 @@
+import numpy as np
+
+def moments(pixels: np.ndarray, scale: np.ndarray, out: np.ndarray) -> None: ...

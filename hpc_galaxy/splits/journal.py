@@ -1,0 +1,91 @@
+"""Which shards are whole, written down as they become so: what an interrupted split need not do again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from hpc_galaxy.errors import OutputError
+
+PATTERN = ".journal-*.jsonl"
+
+
+def plan_digest(places: dict[str, np.ndarray]) -> str:
+    """Return a hash of a plan: two runs with the same one write the same shards."""
+    digest = hashlib.sha256()
+    for name, rows in places.items():
+        digest.update(f"{name}:{len(rows)}:".encode())
+        digest.update(rows.tobytes())
+    return digest.hexdigest()
+
+
+class Journal:
+    """This rank's journal, a JSON object a line; a context manager.
+
+    Parameters
+    ----------
+    directory : Path
+        Where the shards are written.
+    rank : int
+        Its journal is ``.journal-<rank>.jsonl``.
+    plan : str
+        `plan_digest` of what is being done; it goes with every line.
+
+    Raises
+    ------
+    OutputError
+        It cannot be written.
+    """
+
+    def __init__(self, directory: Path, rank: int, plan: str) -> None:
+        self._path, self._plan = directory / f".journal-{rank:06d}.jsonl", plan
+        try:
+            self._file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115
+        except OSError as error:
+            raise self._failed(error) from error
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self._file.close()
+
+    def write(self, entry: dict[str, Any]) -> None:
+        """Write down that something is whole, and flush it to disk."""
+        try:
+            # A killed run may have left half a line behind: begin a new one.
+            self._file.write("\n" + json.dumps({"plan": self._plan, **entry}) + "\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise self._failed(error) from error
+
+    def _failed(self, error: OSError) -> OutputError:
+        return OutputError(self._path, f"cannot be written ({error.strerror})", "check permissions, quota and free space")
+
+
+def read_journals(directory: Path, plan: str) -> list[dict[str, Any]] | None:
+    """Return what all ranks of interrupted runs have written down of this plan; None where one of them followed another plan."""
+    entries = []
+    for path in sorted(directory.glob(PATTERN)):
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                entry = json.loads(line)
+                if entry.pop("plan") != plan:
+                    return None
+            except (ValueError, AttributeError, KeyError):
+                continue  # an empty line, or half a one
+            entries.append(entry)
+    return entries
+
+
+def remove_journals(directory: Path) -> None:
+    """Remove the journals of all ranks: of a split that is complete, or of another plan."""
+    for path in directory.glob(PATTERN):
+        path.unlink(missing_ok=True)

@@ -1,0 +1,90 @@
+"""By what real and fake galaxies are paired: the logit of the propensity score, fitted to a sample and known to every rank."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from hpc_galaxy.config import Config
+from hpc_galaxy.splits.balance import Sample, balance_report
+from hpc_galaxy.splits.columns import require_measured
+from hpc_galaxy.splits.groups import WORD
+from hpc_galaxy.splits.sources import SOURCE, Sources, codes
+from hpc_galaxy.splits.tabular import fit_cross, spread
+from hpc_galaxy.world import World
+
+SAMPLE = 100_000  # sources that the score is fitted to, and the balance is measured with
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """The fitted score.
+
+    Attributes
+    ----------
+    model : CrossFit or None
+        None without matching.
+    width : float
+        The caliper, in units of the logit.
+    table, features : ndarray, shapes (n,), `SOURCE`, and (n, k), float32
+        The sample, on rank 0.
+    """
+
+    model: Any = None
+    width: float = 0.0
+    table: np.ndarray = field(default_factory=lambda: np.empty(0, SOURCE))
+    features: np.ndarray = field(default_factory=lambda: np.empty((0, 0), np.float32))
+
+    def logit(self, features: np.ndarray, groups: np.ndarray) -> np.ndarray:
+        """Return the score of sources, shape (n,), from models that never saw their sky groups; 0 without matching."""
+        return np.zeros(len(features)) if self.model is None or not len(features) else np.asarray(self.model.logit(features, groups))
+
+    def balance(self, config: Config, columns: list[str], kept: np.ndarray) -> dict[str, Any]:
+        """Return how well the classes are balanced before and after matching, on rank 0, ready for JSON.
+
+        Parameters
+        ----------
+        config : Config
+            Caliper and seed.
+        columns : list of str
+            Names of the features.
+        kept : ndarray, shape (n,), uint64
+            `codes` of all sources that stayed.
+        """
+        stayed = np.isin(codes(self.table), kept)
+        before, after = self._sample(np.ones(len(stayed), bool)), self._sample(stayed)
+        return balance_report(before, after, columns, config.split.caliper, config.seed)
+
+    def _sample(self, rows: np.ndarray) -> Sample:
+        return Sample(self.features[rows], self.table["label"][rows], self.table["group"][rows])
+
+
+def fit_pairing(config: Config, world: World, sources: Sources) -> Pairing:
+    """Fit the score on rank 0, to the sources with the smallest hashes. Collective."""
+    if config.split.match == "none":
+        return Pairing()
+    table, features = _gather_sample(world, sources)
+    pairing = Pairing()
+    if world.is_root:
+        require_measured(features, table["label"], sources.columns)
+        model = fit_cross(features, table["label"], table["group"], config.seed, config.split.caliper)
+        width = config.split.caliper * spread(model.logit(features, table["group"]), table["label"])
+        pairing = Pairing(model, width, table, features)
+    model, width = world.bcast((pairing.model, pairing.width))
+    return pairing if world.is_root else Pairing(model, width)
+
+
+def _gather_sample(world: World, sources: Sources) -> tuple[np.ndarray, np.ndarray]:
+    """Gather the sample on rank 0, ordered by hash. Collective."""
+    kept = sources.kept()
+    total = int(world.sum(np.array([kept.sum()]))[0])
+    limit = np.uint64(min(2**64 - 1, int(WORD * SAMPLE / max(1, total))))
+    chosen = kept & (sources.table["order"] <= limit)
+    tables, features = world.gather(sources.table[chosen]), world.gather(sources.features[chosen])
+    if not world.is_root:
+        return sources.table[:0], sources.features[:0]
+    table = np.concatenate(tables)
+    order = np.lexsort((table["row"], table["file"], table["order"]))
+    return table[order], np.concatenate(features)[order]

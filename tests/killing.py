@@ -1,0 +1,48 @@
+"""Start a stage on ranks, and kill it as a node that loses its power does."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import helpers
+import psutil
+
+WRITES_TO = {"extract": "cutouts", "split": "shards"}
+
+
+def start(verb: str, config: Path, out: Path, ranks: int) -> subprocess.Popen[bytes]:
+    """Start ``hpc-galaxy VERB`` with its outputs in `out`."""
+    launcher = [] if ranks == 1 else [str(helpers.beside_python("mpirun")), "--oversubscribe", "--bind-to", "none", "-n", str(ranks)]
+    command = [*launcher, sys.executable, "-m", "hpc_galaxy", verb, "-c", str(config), "--set", f"paths.{WRITES_TO[verb]}='{out}'"]
+    quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    return subprocess.Popen(command, env=helpers.mpi_environ(), start_new_session=True, **quiet)
+
+
+def kill_all(process: subprocess.Popen[bytes]) -> None:
+    """Kill the job and every process of it at once, as a node that loses its power does."""
+    for member in [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]:
+        try:
+            os.kill(member.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+    process.wait(30)
+
+
+def claimed(out: Path) -> int | None:
+    """Return when a job last claimed the directory, None if none has."""
+    lock = out / ".lock"
+    return lock.stat().st_mtime_ns if lock.exists() and lock.stat().st_size else None
+
+
+def wait_for_claim(out: Path, before: int | None) -> float:
+    """Wait until a job has claimed the directory since `before`; return the time."""
+    deadline = time.monotonic() + 60
+    while claimed(out) in (None, before):
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    return time.monotonic()

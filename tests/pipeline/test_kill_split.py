@@ -1,0 +1,72 @@
+"""``kill -9`` at any time of a split: the next run ends with the bytes of an undisturbed one, at any number of ranks."""
+
+from __future__ import annotations
+
+import random
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from killing import kill_all, start, wait_for_claim
+from sample_survey import make_sources, write_survey
+
+from hpc_galaxy.config import load_config
+from hpc_galaxy.shards.check import check
+from hpc_galaxy.shards.schema import StampFormat
+from hpc_galaxy.world import World
+
+REPEATS = 8
+BRICKS, EACH = 24, 150
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """7,200 cutouts, half a gigabyte, and the configuration that splits them."""
+    root, rng, stamps = tmp_path_factory.mktemp("kill_split"), np.random.default_rng(1), StampFormat()
+    survey = {}
+    for number in range(BRICKS):
+        name = f"{number:04d}p060"
+        survey[name] = [make_sources(rng, name, label, EACH, stamps) for label in (0, 1)]
+        for table in survey[name]:
+            table["ra"], table["dec"] = number + rng.uniform(0, 0.1, EACH), rng.uniform(6, 6.1, EACH)
+    write_survey(root, survey, stamps)
+    settings = ["split.train=0.5", "split.valid=0.25", "split.test=0.25", "split.storage='float16'"]
+    load_config(None, [f"paths.cutouts='{root}/cutouts'", "split.match='none'", *settings]).save(root / "run.toml")
+    return root / "run.toml"
+
+
+def content(out: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in out.iterdir() if path.suffix in (".npy", ".json")}
+
+
+@pytest.mark.slow
+def test_a_killed_split_continues_to_the_same_bytes(config: Path, tmp_path: Path) -> None:
+    seconds = {}
+    for ranks in (1, 2):
+        process = start("split", config, tmp_path / f"undisturbed-{ranks}", ranks)
+        begun = wait_for_claim(tmp_path / f"undisturbed-{ranks}", None)
+        assert process.wait(120) == 0
+        seconds[ranks] = time.monotonic() - begun
+    reference = content(tmp_path / "undisturbed-1")
+    assert reference == content(tmp_path / "undisturbed-2")
+    assert sum(name.startswith("x") for name in reference) == -(-BRICKS * EACH * 2 // 512) + 2
+
+    rng, found = random.Random(1), []
+    for repeat in range(REPEATS):
+        out, ranks = tmp_path / f"killed-{repeat // 2}", 1 + repeat % 2  # killed twice, on one rank and on two
+        before = out / ".lock"
+        process = start("split", config, out, ranks)
+        wait_for_claim(out, before.stat().st_mtime_ns if before.exists() else None)
+        time.sleep(seconds[ranks] * rng.uniform(0.2, 0.9))
+        kill_all(process)
+        left = {name: data for name, data in content(out).items() if name.endswith(".npy")}
+        assert all(reference[name] == data for name, data in left.items())  # under its final name a file is whole
+        found.append(len(left))
+        if repeat % 2:
+            assert start("split", config, out, ranks).wait(120) == 0
+            assert content(out) == reference
+            assert list(out.glob(".partial*")) == list(out.glob(".journal*")) == []
+            check([out], World())
+    print(f"whole files found after each kill: {found}")
+    assert len(set(found)) > 2  # the kills did fall into the work
