@@ -22,12 +22,14 @@ from hpc_galaxy.files import whole_file
 from hpc_galaxy.shards.cutout_file import require_matching
 from hpc_galaxy.shards.hdf5 import (
     PatientFile,
+    filters,
     new_hdf5,
     open_hdf5,
     own_dataset,
     own_object,
     plain_attributes,
     reading,
+    require_all_chunks,
     requirement,
     write_attributes,
 )
@@ -192,8 +194,10 @@ class File2018:
         for kind, channels in PLANES.items():
             dataset = own_dataset(group, kind, require)
             require(f"shape of '{name}/{kind}'", dataset.shape, SHAPE)
-            require(f"dtype of '{name}/{kind}'", dataset.dtype, STAMP_DTYPE)
-            require(f"chunks of '{name}/{kind}'", dataset.chunks, None)
+            require(f"dtype of '{name}/{kind}'", dataset.dtype.newbyteorder("<"), STAMP_DTYPE)  # FITS has the bytes the other way round
+            require(f"filters of '{name}/{kind}'", filters(dataset), [])
+            if dataset.chunks:  # 2018's own let h5py choose some; this package writes none
+                require_all_chunks(dataset, require)
             stamp[..., channels] = dataset[()].transpose(1, 0, 2)
 
     def _group(self, name: str) -> h5py.Group:

@@ -30,7 +30,9 @@ def from_2018(path: Path, stamps: dict[str, np.ndarray]) -> None:
     with h5py.File(path, "w") as file:
         for name, stamp in stamps.items():
             for kind, channels in (("img", stamp[..., :3]), ("ivar", stamp[..., 3:])):
-                file.create_dataset(f"{name}/{kind}", data=np.swapaxes(channels, 0, 1))
+                # h5py chose the chunks, and the bytes may have stood as they do in FITS.
+                dtype = ">f4" if kind == "ivar" else "<f4"
+                file.create_dataset(f"{name}/{kind}", data=np.swapaxes(channels, 0, 1), chunks=True, dtype=dtype)
 
 
 def random_stamps(count: int, seed: int = 1) -> np.ndarray:
@@ -157,6 +159,14 @@ def external(file: h5py.File) -> None:
     file.create_dataset("3/img", (64, 64, 3), "<f4", external=[("secret", 0, h5py.h5f.UNLIMITED)])
 
 
+def stored(**how: Any) -> Callable[[h5py.File], None]:
+    def change(file: h5py.File) -> None:
+        del file["3/img"]
+        file.create_dataset("3/img", (64, 64, 3), "<f4", **how)
+
+    return change
+
+
 def older_source(file: h5py.File) -> None:
     """Leave out the columns that came with version 3 of the cutout file."""
     source = file["3"].attrs["source"]
@@ -178,6 +188,8 @@ def odd_source(file: h5py.File) -> None:
         (replace("3/ivar", h5py.SoftLink("/2/ivar")), "link of '3/ivar' is SoftLink"),
         (replace("3", h5py.ExternalLink("other.hdf5", "/3")), "link of '3' is ExternalLink"),
         (replace("3", np.zeros(3)), "kind of '3' is Dataset, expected Group"),
+        (stored(data=np.ones((64, 64, 3)), compression="gzip"), r"filters of '3/img' is \[1\], expected \[\]"),
+        (stored(chunks=(32, 32, 3)), "number of chunks of '3/img' is 0, expected 4"),
         (external, "external storage of '3/img'"),
         (odd_source, "columns of 'source' of group '3' is"),
         (older_source, "columns of 'source' of group '3' is"),

@@ -54,7 +54,12 @@ def test_an_old_python_is_named(tmp_path: Path) -> None:
     assert not (tmp_path / "venv").exists()
 
 
-SOURCES = ("hpc_galaxy/bricks/_rice.c", "hpc_galaxy/cutouts/_cut.c", "hpc_galaxy/shards/_fletcher.c")
+SOURCES = (
+    "hpc_galaxy/bricks/_rice.c",
+    "hpc_galaxy/cutouts/_cut.c",
+    "hpc_galaxy/shards/_fletcher.c",
+    "hpc_galaxy/splits/_moments.c",
+)
 PREREQUISITES = ("setup.cfg", "setup.py", "requirements.lock", *SOURCES)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import pickle
-import resource
 import shutil
 import subprocess
 import sys
@@ -22,7 +21,7 @@ from hpc_galaxy.shards.layout_2018 import create_2018, path_2018
 from hpc_galaxy.shards.layouts import open_stamps
 from hpc_galaxy.shards.places import Places, find_places
 from hpc_galaxy.shards.schema import DEFAULT, StampFormat
-from hpc_galaxy.shards.stamp_files import StampFiles, room_for_files
+from hpc_galaxy.shards.stamp_files import StampFiles
 
 SMALL = StampFormat(("g", "z"), ("image", "invvar"), 16)
 COUNTS = (7, 1, 700, 0, 12)
@@ -101,7 +100,7 @@ def test_every_stamp_comes_with_its_row_wherever_it_belongs(paths: list[Path], w
     with StampFiles(paths, SMALL) as files:
         for _ in range(2):
             require_right(paths, file, row, *read(files, file, row))
-        for part in np.array_split(np.arange(len(file)), 40):
+        for part in [np.arange(0), *np.array_split(np.arange(len(file)), 40)]:
             require_right(paths, file[part], row[part], *read(files, file[part], row[part]))
 
 
@@ -194,15 +193,12 @@ def test_everything_else_is_read_with_hdf5(tmp_path: Path, layout: str, paths: l
 
 def with_user_block(path: Path) -> None:
     """Put bytes of somebody else's before all others: every offset moves."""
-    content = path.read_bytes()
-    with h5py.File(path, "w", userblock_size=1024) as file, h5py.File(path.with_suffix(".old"), "w") as old:
-        old.close()
-        path.with_suffix(".old").write_bytes(content)
-        with h5py.File(path.with_suffix(".old")) as source:
-            for name in source:
-                source.copy(name, file)
-            for name, value in source.attrs.items():
-                file.attrs[name] = value
+    old = path.rename(path.with_suffix(".old"))
+    with h5py.File(old) as source, h5py.File(path, "w", userblock_size=1024) as file:
+        for name in source:
+            source.copy(name, file)
+        for name, value in source.attrs.items():
+            file.attrs[name] = value
 
 
 @pytest.mark.parametrize("more", [0, 4])
@@ -351,11 +347,6 @@ def test_misuse_is_refused(paths: list[Path], file: list[int], row: list[int], o
         files.read(np.array(file), np.array(row), out, np.zeros(len(row), SMALL.source_dtype))
 
 
-def test_nothing_is_nothing(paths: list[Path]) -> None:
-    with StampFiles(paths, SMALL) as files:
-        read(files, np.empty(0, np.int64), np.empty(0, np.int64))
-
-
 def test_tables_do_not_fill_the_memory(paths: list[Path], way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stamp_files, "MEMORY", SMALL.source_dtype.itemsize * 600)
     file, row = everywhere()
@@ -390,23 +381,14 @@ with StampFiles(paths, stamps) as files:
 
 @pytest.mark.parametrize(("soft", "hard", "at_least", "at_most"), [(90, 90, 1, 26), (30, 30, 1, 1), (90, 4096, 120, 120)])
 def test_more_files_than_the_system_allows(tmp_path: Path, soft: int, hard: int, at_least: int, at_most: int) -> None:
-    first = make(tmp_path / "0.h5", 0, 2)
-    for number in range(1, 120):
+    for number in range(120):
         make(tmp_path / f"{number}.h5", number, 2)
-    assert first.exists()
     command = [sys.executable, "-c", FEW, str(tmp_path), str(soft), str(hard)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     capacity, opened, limit = map(int, done.stdout.split())
     assert at_least <= opened <= capacity <= at_most
     assert limit >= soft
-
-
-def test_no_more_files_are_held_than_there_are() -> None:
-    limit = resource.getrlimit(resource.RLIMIT_NOFILE)
-    assert room_for_files(3) == 3
-    assert room_for_files(10**6) <= stamp_files.MOST_FILES
-    resource.setrlimit(resource.RLIMIT_NOFILE, limit)
 
 
 def test_descriptors_are_given_back(paths: list[Path], way: str) -> None:
