@@ -35,11 +35,14 @@ class Sample:
         0 real, 1 fake.
     groups : ndarray, shape (N,), uint64
         Hashes of their sky groups.
+    sides : ndarray, shape (N,), int, optional
+        Their split, 0 for training.
     """
 
     features: np.ndarray
     labels: np.ndarray
     groups: np.ndarray
+    sides: np.ndarray | None = None
 
 
 def mean_difference(values: np.ndarray, labels: np.ndarray) -> float | None:
@@ -93,14 +96,19 @@ def balance_report(before: Sample, after: Sample, columns: Sequence[str], calipe
             differences[f"{name} missing"] = _differences(before, after, np.isnan(was), np.isnan(now))
     return {
         "columns": differences,
-        "tabular_auc_before": tabular_auc(before.features, before.labels, before.groups, seed),
-        "tabular_auc_after": tabular_auc(after.features, after.labels, after.groups, seed),
+        "tabular_auc_before": _tabular_auc(before, seed),
+        "tabular_auc_after": _tabular_auc(after, seed),
         "real": int((before.labels == 0).sum()),
         "fake": int((before.labels == 1).sum()),
         "pairs": int((after.labels == 1).sum()),
         "caliper": caliper,
         "seed": seed,
     }
+
+
+def _tabular_auc(sample: Sample, seed: int) -> dict[str, Any]:
+    """As the network will: learned from the training split, asked about the others."""
+    return tabular_auc(sample.features, sample.labels, sample.groups, seed, held_out=sample.sides)
 
 
 def _differences(before: Sample, after: Sample, was: np.ndarray, now: np.ndarray) -> dict[str, float | None]:
@@ -141,17 +149,16 @@ def balance_problems(report: dict[str, Any]) -> list[str]:
     problems = []
     wide = [name for name, row in report["columns"].items() if row["smd_after"] is None or abs(row["smd_after"]) > SMD_LIMIT]
     if wide:
-        problems.append(f"after matching the classes still differ by more than {SMD_LIMIT} in {', '.join(wide)}; lower split.caliper")
+        problems.append(f"after matching the classes still differ by more than {SMD_LIMIT} in {', '.join(wide)}; see split.caliper")
     interval = report["tabular_auc_after"]["interval"]
     if interval is None:
         problems.append(
             f"the tabular AUC has no interval ({report['tabular_auc_after']['reason']}): nobody knows whether matching did its work"
         )
-    elif not interval[0] <= 0.5 <= interval[1]:
-        side = "can be told apart" if interval[0] > 0.5 else "are more alike than chance would have them"
-        problems.append(
-            f"after matching real and fake {side} by {len(report['columns'])} columns alone: an AUC from images would mean nothing"
-        )
+    elif interval[0] > 0.5:
+        problems.append("after matching real and fake can be told apart by the matched columns alone: an AUC from images means nothing yet")
+    elif interval[1] < 0.5:
+        problems.append("the tabular AUC lies below 0.5, farther than chance would have it: something is shared between the splits")
     return problems
 
 

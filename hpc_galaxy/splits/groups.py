@@ -44,8 +44,11 @@ def sides(hashes: np.ndarray, settings: Split) -> np.ndarray:
 
 
 def overlap_arcsec(size: int) -> float:
-    """Return how far apart the centres of two stamps of `size` pixels have to be to share no pixel, however they lie: a diagonal."""
-    return size * 2**0.5 * PIXEL_SCALE
+    """Return how far apart two sources have to be for their stamps of `size` pixels to share no pixel, however these lie.
+
+    A diagonal, and one pixel's more: each source lies within half a pixel of its stamp's centre, in x and in y.
+    """
+    return (size + 1) * 2**0.5 * PIXEL_SCALE
 
 
 def group_names(table: np.ndarray, settings: Split) -> np.ndarray:

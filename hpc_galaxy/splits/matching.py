@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 
-def match_nearest(real: np.ndarray, fake: np.ndarray, caliper: float, folds: tuple[np.ndarray, np.ndarray] | None = None) -> np.ndarray:
+def match_nearest(real: np.ndarray, fake: np.ndarray, caliper: float) -> np.ndarray:
     """Pair each fake with the nearest real one, one to one, without replacement.
 
     The closest pair is taken first, then the closest of what is left, until no pair is within the caliper (greedy nearest
@@ -18,17 +18,12 @@ def match_nearest(real: np.ndarray, fake: np.ndarray, caliper: float, folds: tup
         Logits of the propensity score; finite.
     caliper : float
         Largest difference within a pair.
-    folds : (ndarray, ndarray), shapes (n,), (m,), int, optional
-        Pairs are made within a fold: scores of different halves of the sky come from different models
-        (`hpc_galaxy.splits.tabular.fold_of`).
 
     Returns
     -------
     ndarray, shape (pairs, 2), int
         Places in `real` and in `fake`, by increasing place in `real`. The order of the input decides among equals.
     """
-    if folds is not None:
-        return _match_folds(real, fake, caliper, folds)
     values = np.concatenate([real, fake]).astype(np.float64)
     is_fake = np.arange(len(values)) >= len(real)
     left = np.lexsort((is_fake, values))
@@ -42,16 +37,6 @@ def match_nearest(real: np.ndarray, fake: np.ndarray, caliper: float, folds: tup
         left = np.delete(left, np.concatenate([ones, others]))
     found = np.concatenate(pairs) - [0, len(real)]
     return found[np.argsort(found[:, 0])]
-
-
-def _match_folds(real: np.ndarray, fake: np.ndarray, caliper: float, folds: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
-    found = [np.empty((0, 2), np.int64)]
-    for fold in np.intersect1d(*folds):
-        ours, theirs = (np.flatnonzero(of == fold) for of in folds)
-        pairs = match_nearest(real[ours], fake[theirs], caliper)
-        found.append(np.stack([ours[pairs[:, 0]], theirs[pairs[:, 1]]], axis=1))
-    together = np.concatenate(found)
-    return together[np.argsort(together[:, 0])]
 
 
 def _reachable(values: np.ndarray, is_fake: np.ndarray, caliper: float) -> np.ndarray:

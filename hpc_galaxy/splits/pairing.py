@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -37,9 +37,9 @@ class Pairing:
     table: np.ndarray = field(default_factory=lambda: np.empty(0, SOURCE))
     features: np.ndarray = field(default_factory=lambda: np.empty((0, 0), np.float32))
 
-    def logit(self, features: np.ndarray, groups: np.ndarray) -> np.ndarray:
-        """Return the score of sources, shape (n,), from models that never saw their sky groups; 0 without matching."""
-        return np.zeros(len(features)) if self.model is None or not len(features) else np.asarray(self.model.logit(features, groups))
+    def logit(self, features: np.ndarray, table: np.ndarray) -> np.ndarray:
+        """Return the score of sources, shape (n,), from trees that never saw their sky groups; 0 without matching."""
+        return np.zeros(len(table)) if self.model is None else np.asarray(self.model.logit(features, table["group"], table["side"]))
 
     def balance(self, config: Config, columns: list[str], kept: np.ndarray) -> dict[str, Any]:
         """Return how well the classes are balanced before and after matching, on rank 0, ready for JSON.
@@ -58,7 +58,8 @@ class Pairing:
         return balance_report(before, after, columns, config.split.caliper, config.seed)
 
     def _sample(self, rows: np.ndarray) -> Sample:
-        return Sample(self.features[rows], self.table["label"][rows], self.table["group"][rows])
+        table = self.table[rows]
+        return Sample(self.features[rows], table["label"], table["group"], table["side"])
 
 
 def fit_pairing(config: Config, world: World, sources: Sources) -> Pairing:
@@ -69,9 +70,9 @@ def fit_pairing(config: Config, world: World, sources: Sources) -> Pairing:
     pairing = Pairing()
     if world.is_root:
         require_measured(features, table["label"], sources.columns)
-        model = fit_cross(features, table["label"], table["group"], config.seed, config.split.caliper)
-        width = config.split.caliper * spread(model.logit(features, table["group"]), table["label"])
-        pairing = Pairing(model, width, table, features)
+        model = fit_cross(features, table["label"], table["group"], config.seed, config.split.caliper, table["side"])
+        pairing = Pairing(model, 0.0, table, features)
+        pairing = replace(pairing, width=config.split.caliper * spread(pairing.logit(features, table), table["label"]))
     model, width = world.bcast((pairing.model, pairing.width))
     return pairing if world.is_root else Pairing(model, width)
 

@@ -23,7 +23,6 @@ from hpc_galaxy.splits.groups import hash_names, overlap_arcsec
 from hpc_galaxy.splits.matching import match_nearest
 from hpc_galaxy.splits.pairing import Pairing, fit_pairing
 from hpc_galaxy.splits.sources import PLACE, Sources, codes
-from hpc_galaxy.splits.tabular import FOLDS, fold_of
 from hpc_galaxy.world import World
 
 BLOCK_BRICKS = 1024  # twice as many as a shard has examples
@@ -114,7 +113,7 @@ def _members(sources: Sources, pairing: Pairing, blocks: np.ndarray) -> np.ndarr
     members = np.empty(len(table), MEMBER)
     for name in ("order", "group", "file", "row", "label", "side"):
         members[name] = table[name]
-    members["block"], members["logit"] = blocks[table["file"]], pairing.logit(sources.features[kept], table["group"])
+    members["block"], members["logit"] = blocks[table["file"]], pairing.logit(sources.features[kept], table)
     return members
 
 
@@ -136,7 +135,8 @@ def arrange(config: Config, members: np.ndarray, width: float) -> list[Arranged]
 def _arrange(config: Config, part: np.ndarray, width: float) -> Arranged:
     real, fake = (np.flatnonzero(part["label"] == value) for value in (LABELS["real"], LABELS["fake"]))
     if config.split.match == "nearest":
-        kept = part[_matched(part, real, fake, width)]
+        pairs = match_nearest(part["logit"][real], part["logit"][fake], width)
+        kept = part[np.sort(np.concatenate([real[pairs[:, 0]], fake[pairs[:, 1]]]))]
     elif config.split.balance:
         size = min(len(real), len(fake))
         kept = part[np.sort(np.concatenate([real[:size], fake[:size]]))]
@@ -146,16 +146,6 @@ def _arrange(config: Config, part: np.ndarray, width: float) -> Arranged:
     counts = {label: int((kept["label"] == value).sum()) for label, value in LABELS.items()}
     side, block = int(part["side"][0]), int(part["block"][0])
     return Arranged(side, block, _places(kept[:full]), kept[full:], counts, np.unique(kept["group"]), len(part) - len(kept))
-
-
-def _matched(part: np.ndarray, real: np.ndarray, fake: np.ndarray, width: float) -> np.ndarray:
-    """Return the places of those that have a partner, in order; each half of the sky has a score of its own, and is matched by itself."""
-    fold, kept = fold_of(part["group"]), []
-    for number in range(FOLDS):
-        ours, theirs = real[fold[real] == number], fake[fold[fake] == number]
-        pairs = match_nearest(part["logit"][ours], part["logit"][theirs], width)
-        kept += [ours[pairs[:, 0]], theirs[pairs[:, 1]]]
-    return np.sort(np.concatenate(kept))
 
 
 def _places(members: np.ndarray) -> np.ndarray:

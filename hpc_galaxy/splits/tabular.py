@@ -1,20 +1,20 @@
 """Tell fake from real by columns of the source table: the propensity score that galaxies are matched by, and the gate that follows.
 
-The sky is divided in two halves that never meet: in each, galaxies are matched by a score that was learned in that half alone,
-and the gate learns in one half and is asked in the other. Were scores to cross the border, matching would fit the very noise that
-the gate is tested on, and its AUC would come out below 0.5, by more than its interval.
+Each split is scored and matched by itself, and the gate learns from one split and is asked about the others. Were a score learned from
+both, matching would take out of the one what is there by chance in the other: whatever is learned from the first would be wrong
+about the second, and an AUC comes out below 0.5, by more than its interval, for tables and for networks alike.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from hpc_galaxy.auc import auc, bootstrap_auc
+from hpc_galaxy.auc import LEVEL, auc, bootstrap_auc
 from hpc_galaxy.splits.matching import match_nearest
 
 FOLDS = 2
@@ -26,8 +26,8 @@ CALIPER = 0.2
 TREES = ((10_000, 100), (50_000, 200), (np.inf, 400))
 SETTINGS = {"learning_rate": 0.05, "max_leaf_nodes": 4, "min_samples_leaf": 40, "l2_regularization": 1.0, "early_stopping": False}
 SCRAMBLE = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio (Knuth, TAOCP 3, 6.4)
-WIDENED = 2**0.5
-FARTHEST = 4.0  # standard deviations at which values are cut off before they are squared
+FARTHEST = 4.0  # standard deviations at which values are cut off before they are multiplied
+EXAMPLES_A_TERM = 20
 
 
 def fold_of(groups: np.ndarray) -> np.ndarray:
@@ -44,7 +44,7 @@ def fold_of(groups: np.ndarray) -> np.ndarray:
 @contextmanager
 def one_thread() -> Iterator[None]:
     """Let OpenMP and BLAS use one thread: sums over threads would depend on their number in the last digit, and trees on that."""
-    from threadpoolctl import threadpool_limits
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # comes with scikit-learn
 
     with threadpool_limits(1):
         yield
@@ -57,8 +57,10 @@ def fit_trees(features: np.ndarray, labels: np.ndarray, seed: int) -> Any:
     if len(np.unique(labels)) < 2:
         return None
     trees = next(trees for limit, trees in TREES if len(labels) < limit)
+    # A column without any value cannot be binned; any number in its place says as little.
+    columns = np.where(np.isnan(features).all(axis=0), np.float32(0), features)
     with one_thread():
-        return HistGradientBoostingClassifier(max_iter=trees, random_state=seed % 2**32, **SETTINGS).fit(features, labels)
+        return HistGradientBoostingClassifier(max_iter=trees, random_state=seed % 2**32, **SETTINGS).fit(columns, labels)
 
 
 def score(model: Any, features: np.ndarray) -> np.ndarray:
@@ -71,53 +73,73 @@ def score(model: Any, features: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Tilt:
-    """A sum of every column, its square, and whether it is missing, each times a coefficient.
+    """A sum of every column, of products of two columns, and of whether it is missing, each times a coefficient.
 
     Attributes
     ----------
     center, scale : ndarray, shape (k,)
         Of the columns.
-    coefficients : ndarray, shape (3 k,)
+    left, right : ndarray, shape (p,), int
+        The columns that are multiplied.
+    coefficients : ndarray, shape (2 k + p,)
         Of the terms.
     """
 
     center: np.ndarray
     scale: np.ndarray
+    left: np.ndarray
+    right: np.ndarray
     coefficients: np.ndarray
 
     @classmethod
     def flat(cls, features: np.ndarray) -> Tilt:
-        """Return the one that is 0 everywhere, for columns like these; columns without a value, or of one alone, stay without effect."""
-        values = features.astype(np.float64)
-        known = np.isfinite(values)
-        count = np.maximum(known.sum(axis=0), 1)
-        center = np.where(known, values, 0).sum(axis=0) / count
-        scale = np.sqrt((np.where(known, values - center, 0) ** 2).sum(axis=0) / count)
-        return cls(center, np.where(scale > 1e-6 * np.abs(center), scale, np.inf), np.zeros(3 * features.shape[1]))
+        """Return the one that is 0 everywhere, for columns like these: with all products, or for few sources just the squares."""
+        center, scale = _center_and_scale(features)
+        width = features.shape[1]
+        left, right = np.triu_indices(width)
+        if len(features) < EXAMPLES_A_TERM * (2 * width + len(left)):
+            left, right = np.arange(width), np.arange(width)
+        return cls(center, scale, left, right, np.zeros(2 * width + len(left)))
 
-    def terms(self, features: np.ndarray) -> np.ndarray:
-        """Return the terms, shape (N, 3 k)."""
+    def terms(self, features: np.ndarray) -> Iterator[np.ndarray]:
+        """Yield the terms, shape (N,) each; a column that is missing contributes nothing else."""
         known = np.isfinite(features)
         values = np.clip((np.where(known, features, self.center) - self.center) / self.scale, -FARTHEST, FARTHEST)
-        return np.concatenate([values, np.where(known, values**2 - 1, 0), ~known], axis=1)
+        yield from values.T
+        yield from (~known).T.astype(np.float64)
+        for one, other in zip(self.left, self.right, strict=True):
+            yield np.where(known[:, one] & known[:, other], values[:, one] * values[:, other], float(one == other))
+
+    def moved(self, step: np.ndarray) -> Tilt:
+        """Return this with `step`, shape (2 k + p,), added to the coefficients."""
+        return replace(self, coefficients=self.coefficients + step)
 
     def __call__(self, features: np.ndarray) -> np.ndarray:
         """Return the sum, shape (N,), float64."""
         total = np.zeros(len(features))
         # Term by term: a product of matrices may depend on how many rows there are, in the last digit.
-        for coefficient, term in zip(self.coefficients, self.terms(features).T, strict=True):
+        for coefficient, term in zip(self.coefficients, self.terms(features), strict=True):
             total += coefficient * term
         return total
 
 
+def _center_and_scale(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and standard deviation of the known values; a scale of infinity keeps constant columns without effect."""
+    known = np.isfinite(features)
+    count = np.maximum(known.sum(axis=0), 1)
+    center = np.where(known, features, 0).sum(axis=0, dtype=np.float64) / count
+    scale = np.sqrt((np.where(known, features - center, 0) ** 2).sum(axis=0) / count)
+    return center, np.where(scale > 1e-6 * np.abs(center), scale, np.inf)
+
+
 @dataclass(frozen=True)
-class Half:
-    """The score of one half of the sky.
+class SplitScore:
+    """The score of one split.
 
     Attributes
     ----------
     cuts : ndarray, shape (parts - 1,), uint64
-        Where the half is cut into parts, by the scrambled hashes of the groups.
+        Where the split's sky groups, sorted by their scrambled hashes, are cut into parts.
     models : list
         One for each part, that never saw it.
     tilt : Tilt
@@ -129,7 +151,7 @@ class Half:
     tilt: Tilt
 
     def logit(self, features: np.ndarray, groups: np.ndarray) -> np.ndarray:
-        """Return the score of sources of this half, shape (N,), float64."""
+        """Return the score of sources of this split, shape (N,), float64."""
         part = np.searchsorted(self.cuts, groups * SCRAMBLE, side="right")
         out = self.tilt(features)
         for number in np.unique(part):
@@ -142,19 +164,19 @@ class Half:
 class CrossFit:
     """The propensity score: how much more a source looks like a fake one than like a real one, by its columns.
 
-    A source's trees never saw its sky group, and nothing of its score was learned in the other half of the sky (`fold_of`). It is sent
-    between the ranks of one job alone, never stored.
+    A source's trees never saw its sky group, and nothing of its score was learned from another split. It is sent between the ranks of
+    one job, never stored.
 
     Attributes
     ----------
-    halves : list of Half
-        One for each of `FOLDS`.
+    scores : dict of int to SplitScore
+        For each split that was fitted to.
     """
 
-    halves: list[Half]
+    scores: dict[int, SplitScore]
 
-    def logit(self, features: np.ndarray, groups: np.ndarray) -> np.ndarray:
-        """Return the logit of the score, shape (N,), float64.
+    def logit(self, features: np.ndarray, groups: np.ndarray, sides: np.ndarray | None = None) -> np.ndarray:
+        """Return the logit of the score, shape (N,), float64; 0 in a split that was not fitted to.
 
         Parameters
         ----------
@@ -162,19 +184,25 @@ class CrossFit:
             NaN where not known.
         groups : ndarray, shape (N,), uint64
             Hashes of the sky groups, which need not have been fitted to.
+        sides : ndarray, shape (N,), int, optional
+            The split of each source, if it was given to the fit.
         """
-        out, fold = np.zeros(len(features)), fold_of(groups)
-        for number, half in enumerate(self.halves):
-            out[fold == number] = half.logit(features[fold == number], groups[fold == number])
+        out = np.zeros(len(features))
+        sides = fold_of(groups) if sides is None else sides
+        for side, of_split in self.scores.items():
+            here = sides == side
+            out[here] = of_split.logit(features[here], groups[here])
         return out
 
 
-def fit_cross(features: np.ndarray, labels: np.ndarray, groups: np.ndarray, seed: int, caliper: float = CALIPER) -> CrossFit:
-    """Fit the propensity score.
+def fit_cross(
+    features: np.ndarray, labels: np.ndarray, groups: np.ndarray, seed: int, caliper: float = CALIPER, sides: np.ndarray | None = None
+) -> CrossFit:
+    """Fit the propensity score, in each split by itself.
 
-    Gradient boosting, fitted to the other sky groups of the same half, tells most of the difference, but less than all: it shrinks
-    what it has learned. So the score is tilted until the galaxies that it matches agree in the means and squares of their columns, as
-    in covariate balancing propensity scores (Imai & Ratkovic 2014, J. R. Stat. Soc. B 76, 243).
+    Gradient boosting, fitted to the other sky groups of the same split, tells most of the difference, but less than all: it shrinks
+    what it has learned. So the score is tilted until the galaxies that it matches agree in the means of their columns and of products
+    of these, as in covariate balancing propensity scores (Imai & Ratkovic 2014, J. R. Stat. Soc. B 76, 243).
 
     Parameters
     ----------
@@ -184,22 +212,24 @@ def fit_cross(features: np.ndarray, labels: np.ndarray, groups: np.ndarray, seed
         Of the trees.
     caliper : float
         That will be matched with, in standard deviations of the logit.
+    sides : ndarray, shape (N,), int, optional
+        The split of each source, within which it will be matched; without it the halves of `fold_of` take the splits' place.
     """
-    fold = fold_of(groups)
-    rows = [np.flatnonzero(fold == number) for number in range(FOLDS)]
-    return CrossFit([_fit_half(features[here], labels[here], groups[here], seed, caliper) for here in rows])
+    sides = fold_of(groups) if sides is None else sides
+    rows = {int(side): np.flatnonzero(sides == side) for side in np.unique(sides)}
+    return CrossFit({side: _fit_split(features[here], labels[here], groups[here], seed, caliper) for side, here in rows.items()})
 
 
-def _fit_half(features: np.ndarray, labels: np.ndarray, groups: np.ndarray, seed: int, caliper: float) -> Half:
+def _fit_split(features: np.ndarray, labels: np.ndarray, groups: np.ndarray, seed: int, caliper: float) -> SplitScore:
     scrambled = groups * SCRAMBLE
     cuts = _cuts(scrambled)
     part = np.searchsorted(cuts, scrambled, side="right")
-    # A part with no other beside it would only be scored by trees that have learned it by heart.
+    # A split of one part gets no trees: they would have learned their own galaxies by heart. The tilt is stiffer.
     models = [fit_trees(features[part != number], labels[part != number], seed) for number in range(len(cuts) + 1)]
-    half = Half(cuts, models, Tilt.flat(features))
+    flat = SplitScore(cuts, models, Tilt.flat(features))
     if len(np.unique(labels)) < 2:
-        return half
-    return Half(cuts, models, _balance(features, labels, half.logit(features, groups), half.tilt, caliper))
+        return flat
+    return SplitScore(cuts, models, _balance(features, labels, flat.logit(features, groups), flat.tilt, caliper))
 
 
 def _cuts(scrambled: np.ndarray) -> np.ndarray:
@@ -214,7 +244,7 @@ def _balance(features: np.ndarray, labels: np.ndarray, logit: np.ndarray, tilt: 
     """Return the tilt that, added to `logit`, makes the matched galaxies agree in its terms."""
     from sklearn.linear_model import LogisticRegression
 
-    terms = tilt.terms(features)
+    terms = np.stack(list(tilt.terms(features)), axis=1)
     real, fake = np.flatnonzero(labels == 0), np.flatnonzero(labels == 1)
     for _ in range(ROUNDS):
         scores = logit + tilt(features)
@@ -224,7 +254,7 @@ def _balance(features: np.ndarray, labels: np.ndarray, logit: np.ndarray, tilt: 
             break
         with one_thread():
             step = LogisticRegression(tol=1e-3, max_iter=1000).fit(terms[kept], labels[kept]).coef_[0]
-        tilt = Tilt(tilt.center, tilt.scale, tilt.coefficients + step)
+        tilt = tilt.moved(step)
     return tilt
 
 
@@ -233,13 +263,10 @@ def spread(logit: np.ndarray, labels: np.ndarray) -> float:
     return float(np.mean([np.var(logit[labels == label]) for label in (0, 1)]) ** 0.5)
 
 
-def tabular_auc(features: np.ndarray, labels: np.ndarray, groups: np.ndarray, seed: int, resamplings: int = 1000) -> dict[str, Any]:
-    """See whether a classifier can tell fake from real by columns alone, on the half of the sky that it has not learned from.
-
-    Scores are compared within their half: they come from different models. In both directions the same differences between the
-    halves are learned and asked for, so that the two AUCs are hardly independent, while a bootstrap of fixed scores would take them for
-    so: the interval is wider than the bootstrap's by the square root of 2. Without a difference it then holds 0.5 in 95 of 100 samples, and in 80
-    otherwise.
+def tabular_auc(
+    features: np.ndarray, labels: np.ndarray, groups: np.ndarray, seed: int, resamplings: int = 1000, held_out: np.ndarray | None = None
+) -> dict[str, Any]:
+    """See whether a classifier can tell fake from real by columns alone, in sky groups that it has not learned from.
 
     Parameters
     ----------
@@ -247,39 +274,73 @@ def tabular_auc(features: np.ndarray, labels: np.ndarray, groups: np.ndarray, se
         Columns (NaN where not known), 0 real or 1 fake, and uint64 hashes of the sky groups.
     seed, resamplings : int
         Of the trees and of the bootstrap of sky groups.
+    held_out : ndarray, shape (N,), int, optional
+        0 for what is learned from; what is asked about has other numbers, and is compared with its own number alone: examples of one
+        split. Without it each half of the groups is asked about what was learned from the other.
 
     Returns
     -------
     dict
-        ``auc`` and the 95 % ``interval``, None where they cannot be had, and then a ``reason``; ``examples``, ``groups``.
+        ``auc`` and its 95 % ``interval``, None where they cannot be had, and then the ``reason``; ``examples`` and ``groups`` that were
+        asked about.
     """
-    count = len(np.unique(groups))
-    result: dict[str, Any] = {"auc": None, "interval": None, "examples": len(labels), "groups": count}
-    fold = _halves(labels, groups, seed)
-    if fold is None:
-        return result | {"reason": "each class needs two examples at least"}
-    scores = np.empty(len(labels))
-    for number in range(FOLDS):
-        scores[fold == number] = score(fit_trees(features[fold != number], labels[fold != number], seed), features[fold == number])
-    value = auc(labels, scores, fold)
+    asked = np.ones(len(labels), bool) if held_out is None else held_out != 0
+    count = len(np.unique(groups[asked]))
+    result: dict[str, Any] = {"auc": None, "interval": None, "examples": int(asked.sum()), "groups": count}
+    folds = _halves(labels, groups, seed) if held_out is None else held_out
+    if folds is None or not _has_both(labels[~asked if held_out is not None else asked]):
+        return result | {"reason": "too few examples of each class to learn from"}
+    scores = _scores_apart(features, labels, folds, seed, both_ways=held_out is None)
+    asked_about = labels[asked], scores[asked]
+    value = auc(*asked_about, folds[asked])
+    if not np.isfinite(value):
+        return result | {"reason": "no examples of both classes to ask about"}
+    interval = bootstrap_auc(*asked_about, groups[asked], resamplings, seed, folds[asked])
     result["auc"] = value
-    interval = bootstrap_auc(labels, scores, groups, resamplings, seed, fold)
     if interval is None:
         return result | {"reason": f"{count} sky group{'s' * (count != 1)}, at least 2 with both classes are needed"}
-    low, high = (value + WIDENED * (limit - value) for limit in interval)
-    return result | {"interval": [max(0.0, low), min(1.0, high)]}
+    wider = _widening(count, both_ways=held_out is None)
+    return result | {"interval": [max(0.0, value + wider * (interval[0] - value)), min(1.0, value + wider * (interval[1] - value))]}
+
+
+def _scores_apart(features: np.ndarray, labels: np.ndarray, folds: np.ndarray, seed: int, both_ways: bool) -> np.ndarray:
+    """Return the logits of all but fold 0, shape (N,), learned from fold 0; `both_ways`: also of fold 0, learned from the rest."""
+    scores = np.zeros(len(labels))
+    first = folds == 0
+    for learned, asked in ((first, ~first), (~first, first))[: 1 + both_ways]:
+        scores[asked] = score(fit_trees(features[learned], labels[learned], seed), features[asked])
+    return scores
+
+
+def _widening(groups: int, both_ways: bool) -> float:
+    """Return by how much an interval is wider than the bootstrap's.
+
+    Few groups: Student's t for the normal distribution, and the missing degree of freedom (Cameron & Miller 2015, J. Hum. Resour. 50,
+    317, sect. VI). Both ways: what differs between the halves by chance is learned and asked for twice, the two AUCs are hardly
+    independent, and a bootstrap of given scores takes them for so. Without a difference the interval then holds 0.5 in 95 of 100
+    samples; in 80 otherwise.
+    """
+    from scipy.stats import norm, t
+
+    tail = (1 + LEVEL) / 2
+    few = float(t.ppf(tail, groups - 1) / norm.ppf(tail)) * (groups / (groups - 1)) ** 0.5
+    return few * (2**0.5 if both_ways else 1)
+
+
+def _has_both(labels: np.ndarray) -> bool:
+    return len(np.unique(labels)) == 2
 
 
 def _halves(labels: np.ndarray, groups: np.ndarray, seed: int) -> np.ndarray | None:
-    """Return the half that each example is in, shape (N,): that of its group, or where those lack a class, the best that can be had."""
-    ranks = np.unique(groups, return_inverse=True)[1]
-    for fold in (fold_of(groups), ranks % FOLDS, _stratified(labels, seed)):
-        if all(len(np.unique(labels[fold == number])) == 2 for number in range(FOLDS)):
-            return fold
+    """Return the half that each example is in, 0 or 1, shape (N,): that of its group; where these lack a class, others."""
+    rank = np.unique(groups, return_inverse=True)[1]
+    for fold in (fold_of(groups), rank % FOLDS, _dealt(labels, seed)):
+        if _has_both(labels[fold == 0]) and _has_both(labels[fold == 1]):
+            return np.asarray(fold)
     return None
 
 
-def _stratified(labels: np.ndarray, seed: int) -> np.ndarray:
+def _dealt(labels: np.ndarray, seed: int) -> np.ndarray:
     """Deal the examples of each class out in turn, in a random order, shape (N,)."""
     fold = np.empty(len(labels), np.int64)
     rng = np.random.default_rng(seed)

@@ -23,7 +23,7 @@ from hpc_galaxy.splits.split import split
 from hpc_galaxy.world import World
 
 SETTINGS = [
-    "seed=4",
+    "seed=7",
     "survey.bricks=16",
     "survey.npix=400",
     "survey.galaxies_per_arcmin2=25.0",

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from killing import kill_all, start, wait_for_claim
+from killing import claimed, kill_all, start, wait_for_claim
 
 from hpc_galaxy.bricks.survey import make_survey
 from hpc_galaxy.config import load_config

@@ -7,9 +7,10 @@ import pytest
 from sklearn.metrics import confusion_matrix, roc_auc_score
 from sklearn.metrics import roc_curve as sklearn_roc_curve
 
+from hpc_galaxy.auc import bootstrap_auc
 from hpc_galaxy.realism.plots import roc_curve
 from hpc_galaxy.realism.report import confusion_text, headline
-from hpc_galaxy.realism.statistics import bootstrap_auc, confusion_table, summarise
+from hpc_galaxy.realism.statistics import confusion_table, summarise
 
 
 def example(size: int, bricks: int, shift: float, scatter: float = 0.0, seed: int = 1) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
