@@ -18,8 +18,8 @@ SMD_LIMIT = 0.1
 CAPTION = (
     "Each row is a column that real and fake galaxies are matched on: how far apart the classes' means are, in units of their scatter.\n"
     "The open points are before matching, the full ones after; right of the dashed line at 0.1 a difference is no longer negligible.\n"
-    "The AUC is that of a classifier that sees these columns alone. After matching its interval has to hold 0.5: where it does not,\n"
-    "a network may tell fake from real by them, whatever the galaxies look like."
+    "The AUC is that of a classifier that sees these columns alone, on galaxies it has not learned from. After matching its interval has\n"
+    "to hold 0.5: where it lies above, a network may tell fake from real by these columns, whatever the galaxies look like."
 )
 
 

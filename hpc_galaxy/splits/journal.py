@@ -26,7 +26,7 @@ def plan_digest(places: dict[str, np.ndarray]) -> str:
 
 
 class Journal:
-    """This rank's journal, a JSON object a line; a context manager.
+    """A rank's journal, a JSON object a line; a context manager.
 
     Parameters
     ----------

@@ -104,7 +104,7 @@ def test_positions_decide_alone_whether_a_source_of_a_tile_stays() -> None:
 def test_tiles_smaller_than_stamps_are_refused() -> None:
     table = sky(np.random.default_rng(4), 3)
     settings = TILES.model_copy(update={"tile_arcmin": 1.5})
-    with pytest.raises(ConfigError, match=r"split.tile_arcmin: is 1.5, expected more than 3.16 for stamps of 512 pixels; raise it"):
+    with pytest.raises(ConfigError, match=r"split.tile_arcmin: is 1.5, expected more than 3.17 for stamps of 512 pixels; raise it"):
         near_other_tiles(table, np.zeros(3), 1, settings, 512)
 
 

@@ -297,7 +297,9 @@ def test_files_of_different_stamps_are_refused(tmp_path: Path) -> None:
     other = StampFormat(("r",), ("image", "invvar"), 8)
     table = make_sources(np.random.default_rng(1), "0003p060", 1, 3, other)
     write_cutouts(cutout_path(tmp_path / "cutouts", "fake", "0003p060"), stamps_of(table, other), table, {}, other)
-    with pytest.raises(InputError, match=r"fake/000/0003p060\.h5: has stamps .* of image_r, invvar_r, expected .* of image_g, invvar_g as in"):
+    with pytest.raises(
+        InputError, match=r"fake/000/0003p060\.h5: has stamps .* of image_r, invvar_r, expected .* of image_g, invvar_g as in"
+    ):
         split(config, World())
 
 

@@ -114,7 +114,7 @@ def test_missing_values_are_matched_too() -> None:
     assert tabular_auc(columns, labels, groups, 1, 100)["interval"][0] > 0.55
 
 
-@pytest.mark.parametrize(("both_ways", "number"), [(True, 20), (False, 20), (False, 8)])
+@pytest.mark.parametrize(("both_ways", "number"), [(True, 100), (False, 20), (False, 8)])
 def test_without_a_difference_the_interval_holds_one_half(both_ways: bool, number: int) -> None:
     held, values = 0, []
     for seed in range(40):
@@ -127,7 +127,7 @@ def test_without_a_difference_the_interval_holds_one_half(both_ways: bool, numbe
         held += low <= 0.5 <= high
     error = np.std(values) / 40**0.5
     assert abs(np.mean(values) - 0.5) < 3 * error
-    # 38 of 40 are expected. The bootstrap of given scores holds it in 32 both ways, and with 4 groups that are asked about.
+    # 38 of 40 are expected. The bootstrap of given scores holds it in 33 or 34.
     assert held >= 36
 
 
