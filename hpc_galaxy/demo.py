@@ -18,7 +18,7 @@ STAGES = {
     "survey": "render a synthetic survey with GalSim",
     "inject": "draw fake galaxies into copies of its coadds",
     "extract": "cut 64 x 64 x 6 stamps of real and fake galaxies",
-    "split": "assign bricks to train, valid and test, and write shuffled shards",
+    "split": "match real to fake, assign bricks to train, valid and test, and write shuffled shards",
     "train": "train the CNN, data-parallel",
     "realism": "ask it to tell fake from real on bricks it never saw",
 }
@@ -44,9 +44,14 @@ def demo(out: Path, ranks: int) -> None:
     for stage, purpose in STAGES.items():
         print(f"\n== {stage}: {purpose}", flush=True)
         run_stage(stage, config, ranks)
+        if stage == "split":
+            print("\n== audit: look for leaks, by which a network could win without looking at galaxies", flush=True)
+            require_success("audit", audit(out / "shards", ranks))
     print("\n== control: the same survey, with fakes drawn one pixel off", flush=True)
     for stage in CONTROL_STAGES:
         run_stage(stage, config, ranks, control_overrides())
+        if stage == "split" and audit(out / CONTROL / "shards", ranks):
+            print("demo: the audit has found what is wrong with the control, as it should", flush=True)
     print(f"\ndemo: finished in {time.monotonic() - start:.0f} s. Can the network tell fake from real?", flush=True)
     for name, report in (("faithful fakes", out / "report"), ("one pixel off", out / CONTROL / "report")):
         print(f"  {name}: {result(report / 'report.json')}", flush=True)
@@ -77,9 +82,29 @@ def run_stage(stage: str, config: Path, ranks: int, overrides: Sequence[str] = (
         It ended with a non-zero exit code.
     """
     settings = [part for override in overrides for part in ("--set", override)]
-    arguments = [sys.executable, "-m", "hpc_galaxy", stage, "-c", str(config), *settings]
-    command = [*launcher(), "-n", str(ranks), *arguments] if ranks > 1 else arguments
-    code = subprocess.run(command, env=environment(ranks), check=False).returncode
+    require_success(stage, run([stage, "-c", str(config), *settings], ranks))
+
+
+def audit(shards: Path, ranks: int) -> int:
+    """Run ``hpc-galaxy audit`` on a directory of shards; return its exit code."""
+    return run(["audit", str(shards)], ranks)
+
+
+def run(arguments: Sequence[str], ranks: int) -> int:
+    """Run ``hpc-galaxy`` with these arguments under mpirun; return its exit code."""
+    command = [sys.executable, "-m", "hpc_galaxy", *arguments]
+    launched = [*launcher(), "-n", str(ranks), *command] if ranks > 1 else command
+    return subprocess.run(launched, env=environment(ranks), check=False).returncode
+
+
+def require_success(stage: str, code: int) -> None:
+    """Refuse to go on after a stage that failed.
+
+    Raises
+    ------
+    StageError
+        Its exit code is not 0.
+    """
     if code:
         raise StageError(f"demo, stage {stage}", f"ended with exit code {code}, expected 0", "see its message above")
 

@@ -24,7 +24,7 @@ def hash64(seed: int, key: str) -> int:
 
 
 def hash_names(seed: int, purpose: str, names: np.ndarray) -> np.ndarray:
-    """Return `hash64` of ``purpose:name`` for each name, shape (N,), uint64: sorting by it is a shuffle, at any number of ranks the same."""
+    """Return `hash64` of ``purpose:name`` for each name, shape (N,), uint64: sorting by it is a shuffle that all ranks agree on."""
     start = hashlib.sha256(f"{seed}:{purpose}:".encode())
 
     def digest(name: bytes) -> bytes:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from hpc_galaxy.config import Config
+from hpc_galaxy.shards.manifest import SPLITS
 from hpc_galaxy.splits.balance import Sample, balance_report
 from hpc_galaxy.splits.columns import require_measured
 from hpc_galaxy.splits.groups import WORD
@@ -15,7 +16,7 @@ from hpc_galaxy.splits.sources import SOURCE, Sources, codes
 from hpc_galaxy.splits.tabular import fit_cross, spread
 from hpc_galaxy.world import World
 
-SAMPLE = 100_000  # sources that the score is fitted to, and the balance is measured with
+SAMPLE = 50_000  # sources of each split that the score is fitted to, and the balance is measured with
 
 
 @dataclass(frozen=True)
@@ -79,10 +80,10 @@ def fit_pairing(config: Config, world: World, sources: Sources) -> Pairing:
 
 def _gather_sample(world: World, sources: Sources) -> tuple[np.ndarray, np.ndarray]:
     """Gather the sample on rank 0, ordered by hash. Collective."""
-    kept = sources.kept()
-    total = int(world.sum(np.array([kept.sum()]))[0])
-    limit = np.uint64(min(2**64 - 1, int(WORD * SAMPLE / max(1, total))))
-    chosen = kept & (sources.table["order"] <= limit)
+    side = sources.table["side"]
+    counts = world.sum(np.bincount(side[sources.kept()], minlength=len(SPLITS)))
+    limits = np.array([min(2**64 - 1, int(WORD * SAMPLE / max(1, count))) for count in counts.tolist()], np.uint64)
+    chosen = sources.kept() & (sources.table["order"] <= limits[side])
     tables, features = world.gather(sources.table[chosen]), world.gather(sources.features[chosen])
     if not world.is_root:
         return sources.table[:0], sources.features[:0]

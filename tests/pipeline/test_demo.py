@@ -40,6 +40,12 @@ def test_training_ran_on_two_horovod_ranks(demo: tuple[Path, str], require: Call
     assert "2 ranks" in next(line for line in demo[1].splitlines() if line.startswith("training: Horovod"))
 
 
+def test_the_shards_are_audited(demo: tuple[Path, str]) -> None:
+    out, text = demo
+    assert text.count("audit: ") >= 2 and f"0 fail; {out / 'shards' / 'audit.json'}" in text
+    assert (out / "shards" / "matching.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_outputs_are_all_there_and_sound(demo: tuple[Path, str]) -> None:
     out, text = demo
     report = json.loads((out / "report" / "report.json").read_text())
