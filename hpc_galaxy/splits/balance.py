@@ -156,9 +156,15 @@ def balance_problems(report: dict[str, Any]) -> list[str]:
             f"the tabular AUC has no interval ({report['tabular_auc_after']['reason']}): nobody knows whether matching did its work"
         )
     elif interval[0] > 0.5:
-        problems.append("after matching real and fake can be told apart by the matched columns alone: an AUC from images means nothing yet")
+        problems.append(
+            "after matching real and fake can be told apart by the matched columns alone (one time in 40 this is chance; another seed "
+            "tells): an AUC from images means nothing yet"
+        )
     elif interval[1] < 0.5:
-        problems.append("the tabular AUC lies below 0.5, farther than chance would have it: something is shared between the splits")
+        problems.append(
+            "the tabular AUC lies below 0.5, farther than chance would have it but one time in 40: try another seed; if it stays there, "
+            "something is shared between the splits"
+        )
     return problems
 
 

@@ -75,7 +75,7 @@ def gate(matching: dict[str, Any] | None) -> Finding:
     found += f", largest mean difference {largest:.2f} standard deviations" + (f", too large: {', '.join(wide)}" if wide else "")
     advice = (
         "real and fake differ in the columns they were matched on, and an AUC of images has to be read against this one; "
-        "lower split.caliper, or choose other split.match_columns"
+        "lower split.caliper, or choose other split.match_columns (an interval that is barely beyond 0.5 can be chance: try another seed)"
     )
     numbers = {"tabular_auc_after": after, "smd_after": smd}
     return Finding(name, worst([_judge_auc(interval), judge(False, bool(wide))]), found, advice, numbers)
