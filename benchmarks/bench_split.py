@@ -321,7 +321,7 @@ def main() -> None:
     options = arguments(__doc__)
     say_machine()
     with tempfile.TemporaryDirectory() as folder:
-        survey = Survey(Path(folder), *((6, 1) if options.quick else (24, 6)))
+        survey = Survey(Path(folder), *((6, 1) if options.quick else (48, 6)))
         make_survey(survey)
         survey.clear()
         with contextlib.redirect_stdout(io.StringIO()):

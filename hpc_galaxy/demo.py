@@ -56,7 +56,7 @@ def demo(out: Path, ranks: int) -> None:
     for name, report in (("faithful fakes", out / "report"), ("one pixel off", out / CONTROL / "report")):
         print(f"  {name}: {result(report / 'report.json')}", flush=True)
     print("demo: pictures to look at:", flush=True)
-    for picture in sorted([*(out / "report").glob("*.png"), *(out / "run").glob("*.png"), *(out / CONTROL).rglob("*.png")]):
+    for picture in sorted(picture for folder in ("shards", "run", "report", CONTROL) for picture in (out / folder).rglob("*.png")):
         print(f"  {picture}", flush=True)
 
 

@@ -27,6 +27,7 @@ from hpc_galaxy.tracing.spans import Stopwatch
 
 WRITERS = 3  # threads: while some shards are flushed to the disk another one is written; twice as fast as one thread
 Record = dict[str, Any]
+Seconds = dict[str, float]
 Write = Callable[["Piece", np.ndarray, np.ndarray], Record]
 """Takes a piece, its stamps (n, size, size, channels) and its table (n,); returns what is to be remembered, ready for JSON."""
 
@@ -90,13 +91,12 @@ class Repackager:
         buffers = [np.empty((SHARD_SIZE, *self.sources.stamps.shape), STAMP_DTYPE) for _ in range(WRITERS + 1)]
         records: list[Record] = []
         with StampFiles(self.files, self.sources.stamps, self.sources.places) as source, ThreadPoolExecutor(WRITERS, "write") as threads:
-            writing: deque[Future[tuple[Record, float]]] = deque()
+            writing: deque[Future[tuple[Record, Seconds]]] = deque()
             for number, piece in enumerate(pieces):
                 x, table = self._read(source, piece, buffers[number % len(buffers)])
-                part = self._moments(piece, x, table)
                 if len(writing) == WRITERS:
                     records.append(self._finish(writing.popleft(), journal))
-                writing.append(threads.submit(self._write, piece, x, table, part))
+                writing.append(threads.submit(self._write, piece, x, table))
             records += [self._finish(future, journal) for future in writing]
         return records
 
@@ -108,30 +108,29 @@ class Repackager:
         self.watch.count("examples", len(x))
         return x, table
 
-    def _moments(self, piece: Piece, x: np.ndarray, table: np.ndarray) -> np.ndarray:
-        with self.watch.span("statistics"):
-            part = moments(x, self.scale)
-        if not np.isfinite(part).all():
-            self._refuse(piece, x, table)
-        return part
-
     def _refuse(self, piece: Piece, x: np.ndarray, table: np.ndarray) -> None:
         bad = int(np.argmin(np.isfinite(x).all(axis=(1, 2, 3))))
         place = piece.places[bad]
         problem = f"row {place['row']} (id {table['id'][bad].decode()}) has pixels that are no numbers, expected none"
         raise FormatError(self.files[place["file"]], problem, "run 'hpc-galaxy extract --overwrite'")
 
-    def _write(self, piece: Piece, x: np.ndarray, table: np.ndarray, part: np.ndarray) -> tuple[Record, float]:
+    def _write(self, piece: Piece, x: np.ndarray, table: np.ndarray) -> tuple[Record, Seconds]:
+        """Measure and write a piece, in a thread; return what is to be remembered, and how long both took."""
         start = time.perf_counter()
+        part = moments(x, self.scale)
+        if not np.isfinite(part).all():
+            self._refuse(piece, x, table)
+        measured = time.perf_counter()
         record = {"piece": piece.key, "moments": part.tolist(), **self.write(piece, x, table)}
-        return record, time.perf_counter() - start
+        return record, {"statistics": measured - start, "write": time.perf_counter() - measured}
 
-    def _finish(self, writing: Future[tuple[Record, float]], journal: Journal) -> Record:
+    def _finish(self, writing: Future[tuple[Record, Seconds]], journal: Journal) -> Record:
         """Wait until a piece is whole, and write that down."""
         with self.watch.span("wait for the disk"):
             record, seconds = writing.result()
             journal.write(record)
-        self.watch.seconds["write"] += seconds
+        for name, value in seconds.items():
+            self.watch.seconds[name] += value
         return record
 
 
