@@ -115,7 +115,7 @@ def gather_sources(config: Config, world: World, files: Sequence[Path]) -> Sourc
     facts: dict[str, dict[str, set[str]]] = {}
     parts = [_read(config, number, files[number], formats, facts) for number in world.share(range(len(files)))]
     stamps = _common_format(world, files, formats)
-    boxes = np.concatenate([np.empty(0, BOX_DTYPE), *(box for rank in world.allgather(_boxes(parts)) for box in rank)])
+    boxes = np.concatenate(world.allgather(_boxes(parts)))
     if config.split.groups == "brick":
         _keep_apart(parts, Guard(boxes, overlap_arcsec(stamps.size) + config.split.guard_arcsec))
     columns = _columns(config, stamps)
@@ -157,8 +157,8 @@ def _read(config: Config, number: int, path: Path, formats: dict[StampFormat, in
     return part
 
 
-def _boxes(parts: Iterable[_Part]) -> list[np.ndarray]:
-    return [box for part in parts for box in part.boxes]
+def _boxes(parts: Iterable[_Part]) -> np.ndarray:
+    return np.concatenate([np.empty(0, BOX_DTYPE), *(box for part in parts for box in part.boxes)])
 
 
 def _keep_apart(parts: Iterable[_Part], guard: Guard) -> None:

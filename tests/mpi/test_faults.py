@@ -16,7 +16,7 @@ FAULTS = [
     ("survey", "bricks.survey:render", "survey", "ledger.json"),
     ("inject", "injection.inject:draw_galaxies", "obiwan", "ledger.json"),
     ("extract", "cutouts.brick:cut_stamps", "cutouts", "ledger.json"),
-    ("split", "splits.split:write_shard", "shards", "ledger.json"),
+    ("split", "splits.outputs:write_shard", "shards", "ledger.json"),
     ("train --set train.backend='ddp'", "training.loop:Trainer.step", "run", "DONE"),
     ("train --set train.backend='horovod'", "training.loop:Trainer.step", "run", "DONE"),
     ("realism", "training.dataset:Dataset.load", "report", "report.json"),
