@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -11,8 +12,10 @@ from typing import Any
 import numpy as np
 
 from hpc_galaxy.errors import OutputError
+from hpc_galaxy.files import write_text
 
 PATTERN = ".journal-*.jsonl"
+COMPLETE = ".journal-complete.jsonl"
 
 
 def plan_digest(places: dict[str, np.ndarray]) -> str:
@@ -62,7 +65,7 @@ class Journal:
         """
         try:
             # A killed run may have left half a line behind: begin a new one.
-            self._file.write("\n" + json.dumps({"plan": self._plan, **entry}) + "\n")
+            self._file.write("\n" + _line(self._plan, entry))
             self._file.flush()
         except OSError as error:
             raise self._failed(error) from error
@@ -86,7 +89,19 @@ def read_journals(directory: Path, plan: str) -> list[dict[str, Any]] | None:
     return entries
 
 
-def remove_journals(directory: Path) -> None:
-    """Remove the journals of all ranks: of a split that is complete, or of another plan."""
+def merge_journals(directory: Path, plan: str, entries: Iterable[dict[str, Any]]) -> None:
+    """Write one journal of all entries in place of those of the ranks: a split that is started once more finds everything done."""
+    write_text(directory / COMPLETE, "".join(_line(plan, entry) for entry in entries))
     for path in directory.glob(PATTERN):
-        path.unlink(missing_ok=True)
+        if path.name != COMPLETE:
+            path.unlink()
+
+
+def remove_journals(directory: Path) -> None:
+    """Remove all journals: they are of another plan."""
+    for path in directory.glob(PATTERN):
+        path.unlink()
+
+
+def _line(plan: str, entry: dict[str, Any]) -> str:
+    return json.dumps({"plan": plan, **entry}) + "\n"

@@ -21,7 +21,7 @@ from hpc_galaxy.shards.manifest import NAME, SHARD_SIZE, SPLITS
 from hpc_galaxy.shards.schema import LABELS, STAMP_DTYPE
 from hpc_galaxy.shards.stamp_files import StampFiles
 from hpc_galaxy.splits.balance import balance_lines, draw_balance
-from hpc_galaxy.splits.journal import PATTERN, Journal, plan_digest, read_journals, remove_journals
+from hpc_galaxy.splits.journal import PATTERN, Journal, merge_journals, plan_digest, read_journals, remove_journals
 from hpc_galaxy.splits.outputs import ObiwanFolders, Shards
 from hpc_galaxy.splits.plan import FEW_GROUPS, Plan, make_plan
 from hpc_galaxy.splits.repackage import Piece, Record, Repackager, require_space
@@ -31,7 +31,8 @@ from hpc_galaxy.tracing.spans import Stopwatch
 from hpc_galaxy.world import World
 
 PICTURE = "matching.png"
-OUTPUTS = ("*.npy", NAME, "testtrain", "bricks_*.txt", PICTURE, "audit.json", PATTERN)
+AUDIT, BRICK_LISTS = "audit.json", "bricks_*.txt"
+OUTPUTS = ("*.npy", NAME, "testtrain", BRICK_LISTS, PICTURE, AUDIT, PATTERN)
 DROPPED_BECAUSE = {
     "overlap": "that could share sky with another split",
     "repeat": "whose injected galaxy is kept in another split",
@@ -65,8 +66,6 @@ def split(config: Config, world: World, overwrite: bool = False) -> None:
         )
         records = _repackage(world, output, Repackager(config, files, sources, scale, output.write, watch), plan)
         ledger.close(world, [{"piece": record["piece"]} for record in records])
-        if world.is_root:
-            remove_journals(root)
     world.say(watch.summary(world, "split", "examples"))
     world.say(f"split: {shown(root)} (seed {config.seed})")
 
@@ -79,6 +78,10 @@ def _repackage(world: World, output: Shards | ObiwanFolders, repackager: Repacka
     missing = [piece for piece in pieces if piece.key not in found]
     if world.is_root:
         require_space(output.root, sum(len(piece.places) for piece in missing) * output.bytes_each)
+        if missing:
+            # Nothing must vouch for what is about to be made.
+            for path in (output.root / NAME, output.root / AUDIT, *output.root.glob(BRICK_LISTS)):
+                path.unlink(missing_ok=True)
         if found:
             world.say(f"split: {len(found):,} of {len(pieces):,} files are there already")
     dealt = deal(world, "split", "shards", missing, repackager.watch)
@@ -88,8 +91,11 @@ def _repackage(world: World, output: Shards | ObiwanFolders, repackager: Repacka
     if world.is_root:
         if "matching" in plan.report:
             draw_balance(plan.report["matching"], output.root / PICTURE)
-        output.finish(plan, pieces, found | made)
-        return list((found | made).values())
+        whole = found | made
+        records = [whole[piece.key] for piece in pieces]
+        output.finish(plan, pieces, whole)
+        merge_journals(output.root, digest, records)
+        return records
     return []
 
 

@@ -17,6 +17,7 @@ from hpc_galaxy.shards.check import check
 from hpc_galaxy.shards.cutout_file import cutout_path, write_cutouts
 from hpc_galaxy.shards.numpy_shards import open_split
 from hpc_galaxy.shards.schema import CLASSES, StampFormat
+from hpc_galaxy.splits.groups import overlap_arcsec
 from hpc_galaxy.splits.split import split
 from hpc_galaxy.training.model import GalaxyCNN, count_parameters
 from hpc_galaxy.training.train import train
@@ -46,7 +47,7 @@ def cutouts(root: Path, stamps: StampFormat, bricks: int = 12, each: int = 4) ->
             table["brick"], table["label"], table["ra"] = str(item["brick"]).encode(), value, number
             table["bx"], table["by"] = 100, 100
             for band in stamps.bands:
-                table[f"mag_{band}"] = 20 + np.arange(each)
+                table[f"mag_{band}"], table[f"psfdepth_{band}"] = 20 + np.arange(each), 1000
             attributes = {"brick": item["brick"], "label": label, "fingerprint": "x"}
             write_cutouts(cutout_path(root / "cutouts", label, str(item["brick"])), noisy(stamps, each, number), table, attributes, stamps)
             item[label] = each
@@ -96,11 +97,10 @@ def test_stamps_of_two_formats_are_not_mixed(tmp_path: Path) -> None:
         split(config, World())
 
 
-def test_overlaps_are_as_large_as_the_stamps(tmp_path: Path) -> None:
-    from hpc_galaxy.splits.assign import overlap_arcsec
-
-    assert overlap_arcsec(64) == pytest.approx(64 * 2**0.5 * 0.262)
-    assert overlap_arcsec(16) == pytest.approx(overlap_arcsec(64) / 4)
+def test_overlaps_are_as_large_as_the_stamps() -> None:
+    # A source lies within half a pixel of its stamp's centre.
+    assert overlap_arcsec(64) == pytest.approx((64 + 2 * 0.5) * 2**0.5 * 0.262)
+    assert overlap_arcsec(16) == pytest.approx((16 + 2 * 0.5) * 2**0.5 * 0.262)
 
 
 def test_the_network_fits_the_stamps_and_is_that_of_2018_by_default() -> None:

@@ -183,6 +183,10 @@ def test_an_interrupted_split_continues_to_the_same_bytes(
     untouched = [name for name, time in kept.items() if (tmp_path / "shards" / name).stat().st_mtime_ns == time]
     assert sorted(untouched) == ["xtrain_000000.npy", "xtrain_000002.npy"]
     assert not journal.exists()
+    capsys.readouterr()
+    split(config, World())
+    assert "split: 6 of 6 files are there already" in capsys.readouterr().out
+    assert content(tmp_path) == undisturbed
 
 
 def test_what_followed_another_plan_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,6 +196,14 @@ def test_what_followed_another_plan_is_removed(tmp_path: Path, monkeypatch: pyte
         with pytest.raises(InterruptedSplitError):
             split(config, World())
     # The cutouts were made again, with fewer sources; an extraction's fingerprint knows only what it was asked for.
+    write_survey(tmp_path, bricks(12, 20, 20))
+    split(config, World())
+    write_survey(tmp_path, bricks(12, 25, 25))
+    with monkeypatch.context() as patch:
+        patch.setattr(outputs, "write_shard", failing_write(1))
+        with pytest.raises(InterruptedSplitError):
+            split(config, World())
+    assert not (tmp_path / "shards" / "manifest.json").exists()  # that of a complete split vouches for nothing that is made anew
     write_survey(tmp_path, bricks(12, 20, 20))
     split(config, World())
     check([tmp_path / "shards"])

@@ -71,7 +71,8 @@ def test_summary_says_what_was_done_how_fast_and_where_the_time_went(clock: Cloc
         clock.now += 4
         raise ValueError
     line = watch.summary(World(), "extract", "cutouts")
-    line, memory = re.sub(r"at most (\d+) MB", "at most N MB", line), int(re.findall(r"at most (\d+) MB", line)[0])
+    memory = int(re.findall(r"at most ([\d,]+) MB", line)[0].replace(",", ""))
+    line = re.sub(r"at most [\d,]+ MB", "at most N MB", line)
     assert line == (
         "extract: 1,000 cutouts in 10.0 s on 1 rank, each of at most N MB (100.0 cutouts/s); summed over ranks: read 6.0 s, write 4.0 s"
     )
