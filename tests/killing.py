@@ -19,8 +19,11 @@ def start(verb: str, config: Path, out: Path, ranks: int) -> subprocess.Popen[by
     """Start ``hpc-galaxy VERB`` with its outputs in `out`."""
     launcher = [] if ranks == 1 else [str(helpers.beside_python("mpirun")), "--oversubscribe", "--bind-to", "none", "-n", str(ranks)]
     command = [*launcher, sys.executable, "-m", "hpc_galaxy", verb, "-c", str(config), "--set", f"paths.{WRITES_TO[verb]}='{out}'"]
+    # What a killed mpirun leaves behind would be in the way of a later one that gets the same process number.
+    own = out.parent / "mpi"
+    own.mkdir(parents=True, exist_ok=True)
     quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    return subprocess.Popen(command, env=helpers.mpi_environ(), start_new_session=True, **quiet)
+    return subprocess.Popen(command, env=helpers.mpi_environ({"TMPDIR": str(own)}), start_new_session=True, **quiet)
 
 
 def kill_all(process: subprocess.Popen[bytes]) -> None:
