@@ -207,11 +207,9 @@ class Split(Section):
     ----------
     train, valid, test : float
         Fractions of the sky groups; they sum to 1.
-    groups : str
+    groups, tile_arcmin : str, float
         What is assigned as a whole: ``brick``, or ``tile``: cells of a grid on the sky, for a survey of few bricks. The side of
         a group depends on its name and the seed alone, so bricks that are added later move nobody.
-    tile_arcmin : float
-        Side of a tile.
     guard_arcsec : float
         Distance that is kept between stamps of different splits, on top of what keeps them from sharing a pixel.
     match : str
@@ -224,10 +222,9 @@ class Split(Section):
         Largest distance within a pair, in standard deviations of the logit of the propensity score.
     balance : bool
         Without matching: whether the larger class of each split is cut down to the size of the smaller.
-    storage : str
-        ``float32``, or ``float16`` in units of a scale per channel: half the space, and the manifest says what it costs.
-    layout : str
-        ``shards``, or ``obiwan``: the files that the network of 2018 reads, a folder a brick, channels interleaved.
+    storage, layout : str
+        ``float32``, or ``float16`` in units of a scale per channel: half the space, and the manifest says what it costs. ``shards``,
+        or ``obiwan``: the files that the network of 2018 reads, a folder a brick, channels interleaved.
     """
 
     train: Fraction = 0.8

@@ -10,9 +10,12 @@ import numpy as np
 from hpc_galaxy.config import Config, load_config
 from hpc_galaxy.files import write_json
 from hpc_galaxy.shards.cutout_file import cutout_path, write_cutouts
+from hpc_galaxy.shards.manifest import SPLITS
+from hpc_galaxy.shards.numpy_shards import SplitReader, open_split
 from hpc_galaxy.shards.schema import LABELS, StampFormat
 
 TINY = StampFormat(("g",), ("image", "invvar"), 8)
+THIRDS = ("split.train=0.5", "split.valid=0.25", "split.test=0.25")
 
 
 def make_sources(rng: np.random.Generator, brick: str, label: int, count: int, stamps: StampFormat = TINY) -> np.ndarray:
@@ -64,3 +67,29 @@ def survey_config(root: Path, *overrides: str) -> Config:
     """Return a configuration for what `write_survey` wrote; nothing is matched unless asked for."""
     paths = [f"paths.cutouts='{root}/cutouts'", f"paths.shards='{root}/shards'"]
     return load_config(None, [*paths, "split.match='none'", *overrides])
+
+
+def bricks(count: int, real: int, fake: int, stamps: StampFormat = TINY) -> dict[str, list[np.ndarray]]:
+    """Return the sources of bricks a degree apart, spread over 0.1 degrees."""
+    rng = np.random.default_rng(4)
+    survey = {}
+    for number in range(count):
+        name = f"{number:04d}p060"
+        survey[name] = [make_sources(rng, name, label, each, stamps) for label, each in enumerate((real, fake))]
+        for table in survey[name]:
+            table["ra"], table["dec"] = number + rng.uniform(0, 0.1, len(table)), rng.uniform(6, 6.1, len(table))
+    return survey
+
+
+def survey(root: Path, count: int, each: int, *overrides: str, stamps: StampFormat = TINY) -> Config:
+    write_survey(root, bricks(count, each, each, stamps), stamps)
+    return survey_config(root, *THIRDS, *overrides)
+
+
+def readers(root: Path) -> list[SplitReader]:
+    return [open_split(root / "shards", name) for name in SPLITS]
+
+
+def content(root: Path) -> dict[str, bytes]:
+    folder = root / "shards"
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
