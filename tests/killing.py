@@ -49,3 +49,14 @@ def wait_for_claim(out: Path, before: int | None) -> float:
         assert time.monotonic() < deadline
         time.sleep(0.002)
     return time.monotonic()
+
+
+def run_undisturbed(verb: str, config: Path, root: Path) -> dict[int, float]:
+    """Run a stage on one rank and on two, into ``root/undisturbed-RANKS``; return how long each took from its claim on."""
+    seconds = {}
+    for ranks in (1, 2):
+        process = start(verb, config, root / f"undisturbed-{ranks}", ranks)
+        begun = wait_for_claim(root / f"undisturbed-{ranks}", None)
+        assert process.wait(120) == 0
+        seconds[ranks] = time.monotonic() - begun
+    return seconds

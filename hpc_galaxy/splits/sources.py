@@ -80,6 +80,11 @@ class Sources:
         """Memory of a source, bytes."""
         return self.table.itemsize + 4 * len(self.columns)
 
+    @property
+    def newest(self) -> int:
+        """When the newest of this rank's files was modified, ns."""
+        return max((places.modified for places in self.places.values()), default=0)
+
     def kept(self) -> np.ndarray:
         """Return which sources stay so far, shape (n,), bool."""
         return np.asarray(self.table["side"] != DROPPED)

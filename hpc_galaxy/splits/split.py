@@ -20,6 +20,7 @@ from hpc_galaxy.shards.layouts import existing_path, files_from_2018, is_from_20
 from hpc_galaxy.shards.manifest import NAME, SHARD_SIZE, SPLITS
 from hpc_galaxy.shards.schema import LABELS, STAMP_DTYPE
 from hpc_galaxy.shards.stamp_files import StampFiles
+from hpc_galaxy.splits.audit.audit import NAME as AUDIT
 from hpc_galaxy.splits.balance import balance_lines, draw_balance
 from hpc_galaxy.splits.journal import PATTERN, Journal, merge_journals, plan_digest, read_journals, remove_journals
 from hpc_galaxy.splits.outputs import ObiwanFolders, Shards
@@ -31,7 +32,7 @@ from hpc_galaxy.tracing.spans import Stopwatch
 from hpc_galaxy.world import World
 
 PICTURE = "matching.png"
-AUDIT, BRICK_LISTS = "audit.json", "bricks_*.txt"
+BRICK_LISTS = "bricks_*.txt"
 OUTPUTS = ("*.npy", NAME, "testtrain", BRICK_LISTS, PICTURE, AUDIT, PATTERN)
 DROPPED_BECAUSE = {
     "overlap": "that could share sky with another split",
@@ -71,10 +72,11 @@ def split(config: Config, world: World, overwrite: bool = False) -> None:
 
 
 def _repackage(world: World, output: Shards | ObiwanFolders, repackager: Repackager, plan: Plan) -> list[Record]:
-    """Write everything that is not there yet, then what holds it together; return what this rank has done. Collective."""
+    """Write everything that is not there yet, then what holds it together; return all records on rank 0. Collective."""
     pieces = output.pieces(plan)
     digest = world.bcast(plan_digest(plan.places) if world.is_root else "")
-    found = _continue(output, pieces, digest) if world.is_root else {}
+    newest = max(world.allgather(repackager.sources.newest))
+    found = _continue(output, pieces, digest, newest) if world.is_root else {}
     missing = [piece for piece in pieces if piece.key not in found]
     if world.is_root:
         require_space(output.root, sum(len(piece.places) for piece in missing) * output.bytes_each)
@@ -99,8 +101,8 @@ def _repackage(world: World, output: Shards | ObiwanFolders, repackager: Repacka
     return []
 
 
-def _continue(output: Shards | ObiwanFolders, pieces: Sequence[Piece], digest: str) -> dict[str, Record]:
-    """Return what an interrupted run has left whole; what followed another plan is removed."""
+def _continue(output: Shards | ObiwanFolders, pieces: Sequence[Piece], digest: str, newest: int) -> dict[str, Record]:
+    """Return what an earlier run has left whole and no older than the cutout files; what followed another plan is removed."""
     for folder in (output.root, *output.root.glob("testtrain/*/*")):
         remove_partials(folder)
     records = read_journals(output.root, digest)
@@ -110,7 +112,7 @@ def _continue(output: Shards | ObiwanFolders, pieces: Sequence[Piece], digest: s
             path.unlink()
         return {}
     wanted = {piece.key for piece in pieces}
-    return {record["piece"]: record for record in records if record["piece"] in wanted and output.is_whole(record)}
+    return {record["piece"]: record for record in records if record["piece"] in wanted and output.is_whole(record, newest)}
 
 
 def cutout_files(config: Config, world: World) -> list[Path]:

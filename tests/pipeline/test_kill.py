@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from killing import claimed, kill_all, start, wait_for_claim
+from killing import claimed, kill_all, run_undisturbed, start, wait_for_claim
 
 from hpc_galaxy.bricks.survey import make_survey
 from hpc_galaxy.config import load_config
@@ -47,12 +47,7 @@ def accepted(path: Path) -> bool:
 
 @pytest.mark.slow
 def test_a_killed_job_leaves_whole_files_or_none(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    seconds = {}
-    for ranks in (1, 2):
-        process = start("extract", config, tmp_path / f"undisturbed-{ranks}", ranks)
-        begun = wait_for_claim(tmp_path / f"undisturbed-{ranks}", None)
-        assert process.wait(120) == 0
-        seconds[ranks] = time.monotonic() - begun
+    seconds = run_undisturbed("extract", config, tmp_path)
     reference = content(tmp_path / "undisturbed-1")
     assert len(reference) == 24
     assert reference == content(tmp_path / "undisturbed-2")

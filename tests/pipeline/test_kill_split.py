@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from killing import kill_all, start, wait_for_claim
+from killing import kill_all, run_undisturbed, start, wait_for_claim
 from sample_survey import make_sources, write_survey
 
 from hpc_galaxy.config import load_config
@@ -43,12 +43,7 @@ def content(out: Path) -> dict[str, bytes]:
 
 @pytest.mark.slow
 def test_a_killed_split_continues_to_the_same_bytes(config: Path, tmp_path: Path) -> None:
-    seconds = {}
-    for ranks in (1, 2):
-        process = start("split", config, tmp_path / f"undisturbed-{ranks}", ranks)
-        begun = wait_for_claim(tmp_path / f"undisturbed-{ranks}", None)
-        assert process.wait(120) == 0
-        seconds[ranks] = time.monotonic() - begun
+    seconds = run_undisturbed("split", config, tmp_path)
     reference = content(tmp_path / "undisturbed-1")
     assert reference == content(tmp_path / "undisturbed-2")
     assert 15 <= sum(name.startswith("x") for name in reference) <= 17  # 7,200 / 512, and a short one in each split

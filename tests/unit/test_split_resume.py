@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sample_survey import THIRDS, bricks, content, mark, readers, survey, survey_config, write_survey
+from sample_survey import THIRDS, TINY, bricks, content, mark, readers, survey, survey_config, write_survey
 
 from hpc_galaxy.shards.check import check
+from hpc_galaxy.shards.cutout_file import cutout_path, open_cutouts, write_cutouts
 from hpc_galaxy.shards.manifest import SPLITS
 from hpc_galaxy.shards.schema import StampFormat
 from hpc_galaxy.splits import outputs
@@ -89,6 +90,21 @@ def test_what_followed_another_plan_is_removed(tmp_path: Path, monkeypatch: pyte
     assert sum(len(part) for part in readers(tmp_path)) == 480
     names = {name for part in readers(tmp_path) for shard in part.shards for name in shard.files}
     assert {path.name for path in (tmp_path / "shards").glob("*.npy")} == names
+
+
+def test_cutouts_that_were_made_again_are_repackaged_again(tmp_path: Path) -> None:
+    config = survey(tmp_path, 12, 9)
+    split(config, World())
+    path = cutout_path(tmp_path / "cutouts", "fake", "0003p060")
+    with open_cutouts(path) as file:
+        images, table = file.images(), file.sources()
+    images[:, 3, 3, 0] = 0.5  # the same galaxies, so the same plan, and other pixels
+    write_cutouts(path, images, table, {}, TINY)
+    split(config, World())
+    check([tmp_path / "shards"])
+    for reader in readers(tmp_path):
+        changed = (reader.table["brick"] == b"0003p060") & (reader.labels == 1)
+        assert ((reader.stamps(np.arange(len(reader)))[:, 3, 3, 0] == 0.5) == changed).all()
 
 
 def test_the_files_of_2018_are_written_and_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 from scipy.spatial import cKDTree
 
-from hpc_galaxy.bricks.geometry import PIXEL_SCALE, chord, unit_vectors
+from hpc_galaxy.bricks.geometry import chord, unit_vectors
 from hpc_galaxy.shards.manifest import SPLITS
 from hpc_galaxy.shards.schema import LABELS
 from hpc_galaxy.splits.audit.examples import Examples
 from hpc_galaxy.splits.audit.findings import Finding, judge
+from hpc_galaxy.splits.groups import overlap_arcsec
 
 BLOCK = 1_000_000  # sources whose neighbours are looked up at a time
 FEW = 0.001  # share of examples that repeat another's pixels, on its own side, up to which that is only to be known
@@ -25,8 +26,8 @@ def check_tables(examples: Examples) -> list[Finding]:
 
 
 def shared_pixels(examples: Examples) -> Finding:
-    """Look for stamps of different splits whose centres are nearer than a stamp's diagonal: they could share pixels."""
-    keys, diagonal = examples.keys, examples.manifest.stamps.size * math.sqrt(2) * PIXEL_SCALE
+    """Look for sources of different splits that are so near that their stamps could share pixels."""
+    keys, diagonal = examples.keys, overlap_arcsec(examples.manifest.stamps.size)
     guard = float(examples.manifest.report.get("groups", {}).get("guard_arcsec", 0.0))
     placed = np.flatnonzero(np.isfinite(keys["ra"]) & np.isfinite(keys["dec"]))
     points = unit_vectors(keys["ra"][placed], keys["dec"][placed])
