@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -28,11 +29,17 @@ def _stage(name: str, function: str, help_text: str) -> None:
         _run(lambda world: _load(function)(load_config(config, overrides or ()), world, overwrite))
 
 
-def _run(work: Callable[[World], None]) -> None:
+def _run(work: Callable[[World], None], torchrun: bool = False) -> None:
+    """Do the work of a verb on every rank; `torchrun` says whether it can do without MPI."""
     with guard(World()):
-        world = detect()
+        world = _join(torchrun)
     with guard(world):
         work(world)
+
+
+def _join(torchrun: bool) -> World:
+    launch = import_module("hpc_galaxy.training.torchrun") if torchrun and "TORCHELASTIC_RUN_ID" in os.environ else None
+    return launch.join_torchrun(os.environ) if launch else detect()
 
 
 def _load(function: str) -> Callable[..., None]:
@@ -57,8 +64,29 @@ def split(
     _run(lambda world: _load("splits.split:split")(load_config(config, settings), world, overwrite))
 
 
-_stage("train", "training.train:train", "Train the network, data-parallel; resumes from the last checkpoint.")
+@app.command()
+def train(
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+    overwrite: Overwrite = False,
+    smoke: Annotated[bool, typer.Option("--smoke", help="Try everything once, on one batch, before a long job; leaves nothing.")] = False,
+) -> None:
+    """Train the network, data-parallel; continues from the last checkpoint. Also under torchrun."""
+    _run(lambda world: _load("training.train:train")(load_config(config, overrides or ()), world, overwrite, smoke), torchrun=True)
+
+
 _stage("realism", "realism.report:report", "Score the held-out test split and draw the pictures.")
+
+
+@app.command()
+def predict(
+    weights: Annotated[Path, typer.Argument(help="A run's directory, or its weights.safetensors.")],
+    paths: Annotated[list[Path], typer.Argument(help="Directories of shards, cutout files, or folders of them.")],
+    out: Annotated[Path, typer.Option("--out", help="The table to write: .csv, or .npy.")] = Path("scores.csv"),
+    split: Annotated[str | None, typer.Option("--split", help="Of shards, only 'train', 'valid' or 'test'.")] = None,
+) -> None:
+    """Score shards or cutout files with a trained network."""
+    _run(lambda world: _load("training.predict:predict")(weights, paths, out, world, split), torchrun=True)
 
 
 @app.command()

@@ -58,3 +58,9 @@ class StaleOutputError(HpcGalaxyError):
 
 class StageError(HpcGalaxyError):
     """A stage went through its work list, and some of it failed."""
+
+
+class PreemptedError(HpcGalaxyError):
+    """A signal has asked for an end; everything is saved, and the same command continues."""
+
+    exit_code = 75  # EX_TEMPFAIL of sysexits.h: try again

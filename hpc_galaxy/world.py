@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from hpc_galaxy.errors import HpcGalaxyError, LaunchError
+from hpc_galaxy.errors import HpcGalaxyError, LaunchError, PreemptedError
 
 T = TypeVar("T")
 
@@ -118,6 +118,23 @@ class World:
         self.comm.Allreduce(np.ascontiguousarray(values), total)
         return total
 
+    def max(self, value: int) -> int:
+        """Return the largest `value` of all ranks, on every rank."""
+        if self.comm is None:
+            return value
+        from mpi4py import MPI
+
+        largest = np.empty(1, np.int64)
+        self.comm.Allreduce(np.array([value], np.int64), largest, op=MPI.MAX)
+        return int(largest[0])
+
+    def sum_in_place(self, values: np.ndarray) -> None:
+        """Replace `values` by their element-wise sum over the ranks."""
+        if self.comm is not None:
+            from mpi4py import MPI
+
+            self.comm.Allreduce(MPI.IN_PLACE, values)
+
     def abort(self, code: int) -> None:
         """End every rank of the job at once with exit code `code`."""
         sys.stdout.flush()
@@ -196,6 +213,11 @@ def guard(world: World) -> Iterator[None]:
     """
     try:
         yield
+    except PreemptedError as stop:
+        # All ranks leave together, and none is killed while it still writes.
+        world.barrier()
+        world.say(f"hpc-galaxy: {stop}")
+        raise SystemExit(stop.exit_code) from None
     except HpcGalaxyError as error:
         if not world.is_root:
             # Most mistakes show on every rank alike: let rank 0 speak for all and end the job.

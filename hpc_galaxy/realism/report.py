@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from hpc_galaxy import __version__
 from hpc_galaxy.config import Config
@@ -17,11 +18,12 @@ from hpc_galaxy.realism.pairs import choose_pairs, magnitude_at
 from hpc_galaxy.realism.plots import draw_roc, draw_scores
 from hpc_galaxy.realism.statistics import summarise
 from hpc_galaxy.shards.numpy_shards import SplitReader, open_split
-from hpc_galaxy.training.checkpoint import checkpoint_path, read_checkpoint, shards_fingerprint
-from hpc_galaxy.training.dataset import Dataset
-from hpc_galaxy.training.device import pick_device, set_threads
-from hpc_galaxy.training.model import GalaxyCNN
+from hpc_galaxy.training.checkpoint import shards_fingerprint
+from hpc_galaxy.training.data.batches import Dataset
+from hpc_galaxy.training.node import threads_per_rank
+from hpc_galaxy.training.parallel.choose import pick_device
 from hpc_galaxy.training.scores import compute_logits, fake_probability
+from hpc_galaxy.training.weights import About, Weights, load_weights, restore_model
 from hpc_galaxy.world import World
 
 
@@ -42,32 +44,31 @@ def report(config: Config, world: World, overwrite: bool) -> None:
     InputError
         The training is not done, or was done on other shards.
     FormatError
-        The checkpoint or the shards are damaged.
+        The weights or the shards are damaged.
     """
     reader = open_split(config.paths.shards, "test")
-    dataset = Dataset(reader)
+    weights = world.bcast(_load_best(config.paths.run, reader) if world.is_root else None)
+    assert weights is not None
+    dataset = Dataset(reader, weights.inputs, config.train.data)
     dataset.check()
-    checkpoint = world.bcast(_load_best(config.paths.run, reader) if world.is_root else {})
     device = pick_device(world)
-    set_threads(world, config.train.threads)
-    model = GalaxyCNN(reader.stamp_format).to(device)
-    model.load_state_dict(checkpoint["model"])
-    logits = compute_logits(model, dataset, world, device)
+    torch.set_num_threads(threads_per_rank(world, config.train.threads))
+    logits = compute_logits(restore_model(weights).to(device), dataset, world, device)
     if logits is not None:
-        _write(config, reader, logits, checkpoint)
+        _write(config, reader, logits, weights.about)
 
 
-def _load_best(run: Path, reader: SplitReader) -> dict[str, Any]:
-    """Read the checkpoint with the lowest validation loss, and see to it that its test split was held out."""
+def _load_best(run: Path, reader: SplitReader) -> Weights:
+    """Read the weights with the lowest validation loss, and see to it that the test split was held out."""
     done = read_json(run / "DONE", "hpc-galaxy train")
-    checkpoint = read_checkpoint(checkpoint_path(run, done["best_epoch"]))
-    if checkpoint["shards"] != shards_fingerprint(reader.manifest):
+    weights = load_weights(run / done["weights"])
+    if weights.about.shards != shards_fingerprint(reader.manifest):
         problem = f"was trained on other shards than {reader.directory}, so their test split may not have been held out"
         raise InputError(run, problem, "run 'hpc-galaxy train --overwrite', or give the paths.shards it was trained on")
-    return checkpoint
+    return weights
 
 
-def _write(config: Config, reader: SplitReader, logits: np.ndarray, checkpoint: dict[str, Any]) -> None:
+def _write(config: Config, reader: SplitReader, logits: np.ndarray, about: About) -> None:
     labels, scores, out = reader.labels, fake_probability(logits), config.paths.report
     numbers = summarise(labels, logits, reader.table["brick"], config.realism.bootstrap, config.seed)
     line = headline(numbers)
@@ -77,9 +78,9 @@ def _write(config: Config, reader: SplitReader, logits: np.ndarray, checkpoint: 
         "code_version": __version__,
         "seed": config.seed,
         "configuration": config.fingerprint("realism"),
-        "training": checkpoint["fingerprint"],
-        "shards": checkpoint["shards"],
-        "checkpoint_epoch": checkpoint["epoch"],
+        "training": about.fingerprint,
+        "shards": about.shards,
+        "checkpoint_epoch": about.epoch,
     }
     write_json(out / "report.json", {**numbers, "provenance": provenance, "pictures": [path.name for path in pictures]})
     print(confusion_text(numbers["confusion"]), line, sep="\n")

@@ -22,7 +22,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from hpc_galaxy import __version__
+from hpc_galaxy import __version__, processor
 from hpc_galaxy.files import shown
 
 TIMEOUT_SECONDS = 60
@@ -223,9 +223,9 @@ def horovod_finding(machine: Machine) -> Finding:
 def cpu_finding(cpuinfo: str, cores: int, cores_of_node: int) -> Finding:
     """Report model, usable cores and instruction sets."""
     usable = f"{cores} core{'s'[: cores != 1]}" if cores == cores_of_node else f"{cores} of {cores_of_node} cores"
-    sets = instruction_sets(cpuinfo)
-    speed = "bf16 is fast here" if bf16_is_fast(cpuinfo) else "bf16 is slow here: stay with float32"
-    return Finding("CPU", f"{cpu_model(cpuinfo)}, {usable}; {', '.join(sets) or 'no AVX2'}; {speed}")
+    sets = processor.instruction_sets(cpuinfo)
+    speed = "bf16 is fast here" if processor.bf16_is_fast(cpuinfo) else "bf16 is slow here: stay with float32"
+    return Finding("CPU", f"{processor.cpu_model(cpuinfo)}, {usable}; {', '.join(sets) or 'no AVX2'}; {speed}")
 
 
 def gpu_finding(machine: Machine) -> Finding:
@@ -282,39 +282,13 @@ def mpi_types(text: str) -> list[str]:
     return [line for line in lines if re.fullmatch(r"[a-z]\w*", line)]
 
 
-def cpu_model(cpuinfo: str) -> str:
-    """Return the processor's name from the text of /proc/cpuinfo."""
-    return _field(cpuinfo, "model name") or platform.machine()
-
-
-def instruction_sets(cpuinfo: str) -> list[str]:
-    """Return the instruction sets that matter for a network on a CPU, from the text of /proc/cpuinfo."""
-    flags = _flags(cpuinfo)
-    known = {"avx2": "AVX2", "avx512f": "AVX-512", "avx512_bf16": "AVX512_BF16", "amx_bf16": "AMX", "sve": "SVE", "bf16": "BF16"}
-    return [label for flag, label in known.items() if flag in flags]
-
-
-def bf16_is_fast(cpuinfo: str) -> bool:
-    """Return whether the processor multiplies bfloat16 itself."""
-    return bool(_flags(cpuinfo) & {"avx512_bf16", "amx_bf16", "bf16"})
-
-
 def memory(meminfo: str) -> str:
     """Return total and available memory from the text of /proc/meminfo."""
-    sizes = {name: _field(meminfo, name) for name in ("MemTotal", "MemAvailable")}
+    sizes = {name: processor.field(meminfo, name) for name in ("MemTotal", "MemAvailable")}
     gib = {name: int(size.split()[0]) / 2**20 for name, size in sizes.items() if size}
     if "MemTotal" not in gib:
         return "unknown"
     return f"{gib['MemTotal']:.1f} GiB, {gib.get('MemAvailable', gib['MemTotal']):.1f} GiB of it available"
-
-
-def _flags(cpuinfo: str) -> set[str]:
-    return set((_field(cpuinfo, "flags") or _field(cpuinfo, "Features")).split())
-
-
-def _field(text: str, name: str) -> str:
-    match = re.search(rf"^{name}[ \t]*:(.*)$", text, re.MULTILINE)
-    return match[1].strip() if match else ""
 
 
 def _library(machine: Machine) -> tuple[str, str] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -79,7 +80,15 @@ class Progress:
 
 
 def announce(world: World, stage: str, unit: str, items: Iterable[T], total: int) -> Iterator[T]:
-    """Yield `items`, of which there are `total`; rank 0 says now and then how many are done and how long the rest will take."""
+    """Yield `items`, of which there are `total`; rank 0 shows how many are done and how long the rest will take.
+
+    On a terminal that is a bar; in a log, where a bar would be thousands of lines, it is a line now and then.
+    """
+    if world.is_root and sys.stdout.isatty():
+        from tqdm import tqdm
+
+        yield from tqdm(items, stage, total, leave=False, unit=f" {unit}", file=sys.stdout)
+        return
     progress = Progress(world, stage, unit)
     progress.expect(total, total)
     for number, item in enumerate(items):

@@ -1,26 +1,31 @@
-"""Checkpoints: one whole file an epoch, independent of the number of ranks, read without unpickling code."""
+"""Checkpoints: one whole file each, independent of the number of ranks, read without unpickling code."""
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import pickle
+import time
 import zipfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from torch import nn
 
 from hpc_galaxy.config import Config
+from hpc_galaxy.config.training import Ddp, Horovod, Saving, Watchdog
 from hpc_galaxy.errors import FormatError, StaleOutputError
-from hpc_galaxy.files import whole_file
+from hpc_galaxy.files import remove_partials, shown, whole_file
 from hpc_galaxy.shards.manifest import Manifest
-from hpc_galaxy.training.loop import Trainer
+from hpc_galaxy.training.state import State
 from hpc_galaxy.world import World
 
-VERSION = 1
-DAMAGE = (OSError, EOFError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile)
+VERSION = 2
+DAMAGE = (OSError, EOFError, RuntimeError, ValueError, KeyError, TypeError, pickle.UnpicklingError, zipfile.BadZipFile)
+REMEDY = "run 'hpc-galaxy train' to make it again"
 
 
 def shards_fingerprint(manifest: Manifest) -> str:
@@ -30,13 +35,18 @@ def shards_fingerprint(manifest: Manifest) -> str:
 
 
 def training_fingerprint(config: Config, manifest: Manifest) -> str:
-    """Return a short hash of everything that decides the weights after an epoch.
+    """Return a short hash of everything that decides the weights after a step.
 
-    The number of epochs is left out, so that a run can be continued for longer; backend and threads are, because they
-    decide how the work is done and not what comes out.
+    How the work is done (backend, threads, saving, ...) is left out, because it does not decide what comes out. So is the number of
+    epochs, so that a run can be continued for longer, unless the learning rate depends on it.
     """
-    neutral = config.train.model_copy(update={"epochs": 1, "backend": "auto", "threads": 0})
-    asked = config.model_copy(update={"train": neutral}).fingerprint("train")
+    train = config.train
+    neutral: dict[str, Any] = {"backend": "auto", "threads": 0, "bind": True, "log_steps": 1, "patience": 0, "force_bfloat16": False}
+    neutral |= {"saving": Saving(), "watchdog": Watchdog(), "horovod": Horovod(compression=train.horovod.compression)}
+    neutral |= {"ddp": Ddp(compression=train.ddp.compression), "data": train.data.model_copy(update={"prefetch": 1, "stage": ""})}
+    if train.schedule.name in ("constant", "step"):
+        neutral["epochs"] = 1
+    asked = config.model_copy(update={"train": train.model_copy(update=neutral)}).fingerprint("train")
     return hashlib.sha256(f"{asked} {shards_fingerprint(manifest)}".encode()).hexdigest()[:16]
 
 
@@ -48,7 +58,6 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     FormatError
         It is missing, damaged, or of another version.
     """
-    remedy = "run 'hpc-galaxy train' to make it again"
     try:
         _check_bytes(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
@@ -56,9 +65,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     except DAMAGE as error:
         # The unpickler's own message advises to load the file without the protection.
         reason = "damaged, or holds more than tensors" if isinstance(error, pickle.UnpicklingError) else str(error).partition("\n")[0]
-        raise FormatError(path, f"not a readable checkpoint ({reason})", remedy) from error
+        raise FormatError(path, f"not a readable checkpoint ({reason})", REMEDY) from error
     if version != VERSION:
-        raise FormatError(path, f"has version {version}, expected {VERSION}", remedy)
+        raise FormatError(path, f"has version {version}, expected {VERSION}", REMEDY)
     return content
 
 
@@ -70,12 +79,11 @@ def _check_bytes(path: Path) -> None:
         raise ValueError(f"checksum of {bad} does not agree")
 
 
-def checkpoint_path(run: Path, epoch: int) -> Path:
-    """Return ``run/checkpoints/epoch_0003.pt`` for the state after epoch 3."""
-    return run / "checkpoints" / f"epoch_{epoch:04d}.pt"
+def checkpoint_path(run: Path, steps: int) -> Path:
+    """Return ``run/checkpoints/step_00000120.pt`` for the state after 120 steps."""
+    return run / "checkpoints" / f"step_{steps:08d}.pt"
 
 
-@dataclass(frozen=True)
 class Checkpoints:
     """The checkpoints of one run.
 
@@ -91,27 +99,49 @@ class Checkpoints:
         Rank 0 reads and writes.
     """
 
-    run: Path
-    config: Config
-    manifest: Manifest
-    world: World
+    def __init__(self, run: Path, config: Config, manifest: Manifest, world: World) -> None:
+        self.run, self.world = run, world
+        self.settings = config.train.saving
+        self.fingerprint, self.shards = training_fingerprint(config, manifest), shards_fingerprint(manifest)
+        self._saved_at = time.monotonic()
 
-    def save(self, epoch: int, trainer: Trainer, rows: list[dict[str, Any]], global_batch: int) -> None:
-        """Write the state after `epoch` and the metrics up to there, on rank 0."""
-        if not self.world.is_root:
-            return
-        content = {
-            "version": VERSION,
-            "epoch": epoch,
-            "fingerprint": training_fingerprint(self.config, self.manifest),
-            "shards": shards_fingerprint(self.manifest),
-            "global_batch": global_batch,
-            "rows": rows,
-            "model": trainer.model.state_dict(),
-            "optimizer": trainer.optimizer.state_dict(),
-        }
-        with whole_file(checkpoint_path(self.run, epoch)) as temporary:
-            torch.save(content, temporary)
+    def due(self, state: State) -> bool:
+        """Return whether one should be saved within an epoch now. Ranks may differ about the time: rank 0's answer counts."""
+        steps, minutes = self.settings.every_steps, self.settings.every_minutes
+        return bool(steps and state.steps % steps == 0) or bool(minutes and time.monotonic() - self._saved_at > 60 * minutes)
+
+    def save(self, state: State, model: nn.Module, optimizer: torch.optim.Optimizer) -> Path:
+        """Write the state on rank 0, in a file of its own, and remove what need not be kept. Collective.
+
+        Returns
+        -------
+        Path
+            The file.
+
+        Raises
+        ------
+        OutputError
+            It cannot be written; those before it are untouched.
+        """
+        path, totals = checkpoint_path(self.run, state.steps), self.world.gather(state.totals.tolist())
+        self._saved_at = time.monotonic()
+        if self.world.is_root:
+            content = {
+                "version": VERSION,
+                "fingerprint": self.fingerprint,
+                "shards": self.shards,
+                "global_batch": state.global_batch,
+                "epoch": state.epoch,
+                "seen": state.seen,
+                "steps": state.steps,
+                "totals": totals,
+                "rows": state.rows,
+                "model": model.state_dict(),
+                "optimizer": optimizer.state_dict(),
+            }
+            _write(path, content)
+            self._prune(state)
+        return path
 
     def newest(self) -> dict[str, Any] | None:
         """Return the newest readable checkpoint on every rank, or None. Collective.
@@ -122,20 +152,47 @@ class Checkpoints:
             It was made with another configuration or other shards.
         """
         content = self.world.bcast(self._newest_readable() if self.world.is_root else None)
-        if content is None:
-            return None
-        if content["fingerprint"] != training_fingerprint(self.config, self.manifest):
+        if content is not None and content["fingerprint"] != self.fingerprint:
             problem = "was made with another configuration ([train] or seed) or from other shards"
-            raise StaleOutputError(checkpoint_path(self.run, content["epoch"]), problem, "use --overwrite, or another paths.run")
+            raise StaleOutputError(checkpoint_path(self.run, content["steps"]), problem, "use --overwrite, or another paths.run")
         return content
 
+    def remove_leftovers(self) -> None:
+        """Remove what killed processes have left of writing checkpoints; on rank 0, when no other job writes here."""
+        remove_partials(self.run / "checkpoints")
+
     def _newest_readable(self) -> dict[str, Any] | None:
-        paths = sorted((self.run / "checkpoints").glob("epoch_*.pt"), reverse=True)
+        paths = sorted((self.run / "checkpoints").glob("step_*.pt"), reverse=True)
         for path in paths:
             try:
                 return read_checkpoint(path)
             except FormatError as error:
-                self.world.say(f"training: {error.where}: {error.problem}; trying the one before it")
+                self.world.say(f"training: {shown(Path(error.where))}: {error.problem}; trying the one before it")
         if paths:
             self.world.say("training: no checkpoint is readable; beginning at epoch 1")
         return None
+
+    def _prune(self, state: State) -> None:
+        best = state.best()
+        kept = {checkpoint_path(self.run, best["steps"])} if best else set()
+        for path in sorted((self.run / "checkpoints").glob("step_*.pt"), reverse=True)[self.settings.keep :]:
+            if path not in kept:
+                path.unlink(missing_ok=True)
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    # Through memory: torch.save itself turns a full disk into a RuntimeError without a reason.
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    with whole_file(path) as temporary, open(temporary, "wb") as file:
+        file.write(buffer.getbuffer())
+
+
+def restore(content: dict[str, Any], world: World, model: nn.Module, optimizer: torch.optim.Optimizer) -> State:
+    """Put a checkpoint back into model and optimizer; return the state, for any number of ranks."""
+    model.load_state_dict(content["model"])
+    optimizer.load_state_dict(content["optimizer"])
+    totals = np.array(content["totals"])
+    # Each rank its own, so that sums come out to the last bit; where the ranks are others, rank 0 keeps them all.
+    own = totals[world.rank] if len(totals) == world.size else totals.sum(axis=0) * world.is_root
+    return State(content["global_batch"], content["epoch"], content["seen"], content["steps"], own, list(content["rows"]))

@@ -1,21 +1,31 @@
-"""The training loop: what happens in a step and in an epoch."""
+"""The training loop: what happens in a step, in an epoch, and in a whole training."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
+from hpc_galaxy.config import Train
 from hpc_galaxy.errors import StageError
+from hpc_galaxy.tracing.progress import announce
 from hpc_galaxy.tracing.spans import Stopwatch
 from hpc_galaxy.training import scores
-from hpc_galaxy.training.dataset import Batch, Dataset
-from hpc_galaxy.training.parallel import DataParallel
+from hpc_galaxy.training.data.batches import Batch, Dataset
+from hpc_galaxy.training.objective import Objective
+from hpc_galaxy.training.optim.optimizers import clip_gradients
+from hpc_galaxy.training.optim.schedule import LearningRate, set_learning_rate
+from hpc_galaxy.training.parallel.base import DataParallel
+from hpc_galaxy.training.state import State
 from hpc_galaxy.world import World
+
+AfterEpoch = Callable[[State, Stopwatch, float, dict[str, float]], None]
+NAMED = 8  # examples that an error names, at most
 
 
 @dataclass(frozen=True)
@@ -27,11 +37,21 @@ class Trainer:
     model : Module
         The bare model, whose parameters are the result.
     wrapped : Module
-        What `parallel` made of it; training's forward pass goes through it.
+        What `parallel` (and torch.compile) made of it; training's forward pass goes through it.
     optimizer : Optimizer
         Of the bare model's parameters.
+    learning_rate : LearningRate
+        By the number of examples seen.
+    objective : Objective
+        What is made small.
     parallel : DataParallel
         Averages the gradients.
+    settings : Train
+        The section [train].
+    examples : Dataset
+        The training split.
+    seed : int
+        Behind everything random.
     world, device : World, device
         Where this rank is and computes.
     """
@@ -39,68 +59,120 @@ class Trainer:
     model: nn.Module
     wrapped: nn.Module
     optimizer: torch.optim.Optimizer
+    learning_rate: LearningRate
+    objective: Objective
     parallel: DataParallel
+    settings: Train
+    examples: Dataset
+    seed: int
     world: World
     device: torch.device
 
-    def train_epoch(self, epoch: int, batches: Iterator[Batch]) -> dict[str, float]:
-        """Train on this rank's slices of an epoch and return the job's loss, accuracy and speed. Collective.
+    def step(self, batch: Batch, state: State, watch: Stopwatch) -> None:
+        """Do one step on this rank's slice of a global batch. Collective.
 
         Raises
         ------
         StageError
-            The loss is not finite.
+            The loss of an example, or the gradient, is not finite.
         """
-        watch = Stopwatch()
-        totals = np.zeros(3)
-        for step, batch in enumerate(_wait(batches, watch), 1):
-            totals += self.step(batch.to(self.device), watch, f"epoch {epoch}, step {step}, rank {self.world.rank}")
-        return self._summarise(totals, watch)
+        _seed_step(self.seed, state.steps, self.world.rank)
+        set_learning_rate(self.optimizer, self.learning_rate((state.epoch - 1) * len(self.examples) + state.seen))
+        self.parallel.zero_gradients()
+        loss = right = 0.0
+        pieces = list(batch.pieces(self.settings.batch_size))
+        for number, piece in enumerate(pieces, 1):
+            with self.parallel.backward(last=number == len(pieces)):
+                total, correct = self._backward(piece.to(self.device), state)
+            loss, right = loss + total, right + correct
+        with watch.span("allreduce"):
+            self.parallel.average_gradients()
+        norm = clip_gradients(self.model.parameters(), self.settings.optimizer.clip_norm).item()
+        if not math.isfinite(norm):
+            self._refuse(f"the gradient's norm is {norm}", batch.indices, state)
+        self.optimizer.step()
+        watch.count("examples", len(batch.labels))
+        state.advance(batch.examples, (loss, right, len(batch.labels), norm, 1))
 
-    def step(self, batch: Batch, watch: Stopwatch, where: str) -> tuple[float, int, int]:
-        """Do one step; return the sum of the losses, the number of right answers and the number of examples of this rank."""
-        self.optimizer.zero_grad()
-        logits = self.wrapped(batch.images)
-        loss = nn.functional.cross_entropy(logits, batch.labels, reduction="sum")
+    def _backward(self, batch: Batch, state: State) -> tuple[float, int]:
+        """Add a piece's gradients; return the sum of its losses and the number of right answers."""
+        with self.autocast():
+            logits = self.wrapped(batch.images)
+        losses = self.objective(logits.float(), batch.labels)
+        loss = losses.sum()
         total = loss.item()
         if not math.isfinite(total):
-            raise StageError(where, f"the loss is {total}", "lower train.learning_rate, or run 'hpc-galaxy check' on the shards")
+            bad = ~torch.isfinite(losses.detach()).cpu().numpy()
+            self._refuse(f"the loss is {total}", batch.indices[bad], state)
         # The mean over ranks of this is the mean over the global batch, however unequally the ranks share it.
         (loss * (self.world.size / batch.examples)).backward()
-        with watch.span("allreduce"):
-            self.parallel.average_gradients(self.model)
-        self.optimizer.step()
-        return total, int((logits.argmax(1) == batch.labels).sum()), len(batch.labels)
+        return total, int((logits.argmax(1) == batch.labels).sum())
 
-    def validate(self, dataset: Dataset) -> dict[str, float]:
+    def autocast(self) -> AbstractContextManager[None]:
+        """Return the context in which the forward pass takes `train.precision`."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bfloat16")
+
+    def batches(self, state: State, watch: Stopwatch) -> Iterator[Batch]:
+        """Yield this rank's slices of what is left of an epoch, and time how long each lets the computation wait."""
+        batches = self.examples.epoch(self.seed, state.epoch, state.global_batch, self.world, start=state.seen)
+        while True:
+            with watch.span("data"):
+                batch = next(batches, None)
+            if batch is None:
+                return
+            yield batch
+
+    def validate(self, held_out: Dataset) -> dict[str, float]:
         """Score a split and return loss, accuracy and AUC on rank 0, nothing elsewhere. Collective."""
-        logits = scores.compute_logits(self.model, dataset, self.world, self.device)
+        with self.autocast():
+            logits = scores.compute_logits(self.model, held_out, self.world, self.device)
         if logits is None:
             return {}
-        labels = dataset.reader.labels
         return {
-            "valid_loss": scores.cross_entropy(labels, logits),
-            "valid_accuracy": scores.accuracy(labels, logits),
-            "valid_auc": scores.auc(labels, scores.fake_probability(logits)),
+            "valid_loss": scores.cross_entropy(held_out.labels, logits),
+            "valid_accuracy": scores.accuracy(held_out.labels, logits),
+            "valid_auc": scores.auc(held_out.labels, scores.fake_probability(logits)),
         }
 
-    def _summarise(self, totals: np.ndarray, watch: Stopwatch) -> dict[str, float]:
-        seconds = (watch.elapsed, watch.seconds["data"], watch.seconds["allreduce"])
-        loss, right, examples, elapsed, data, allreduce = self.world.sum(np.array([*totals, *seconds])).tolist()
-        return {
-            "train_loss": loss / examples,
-            "train_accuracy": right / examples,
-            "images_per_second": examples * self.world.size / elapsed,
-            "data_share": data / elapsed,
-            "allreduce_share": math.nan if self.parallel.overlaps else allreduce / elapsed,
-        }
+    def _refuse(self, problem: str, bad: Any, state: State) -> None:
+        ids = self.examples.ids(bad[:NAMED])
+        more = f" and {len(bad) - NAMED} more" if len(bad) > NAMED else ""
+        step = state.seen // state.global_batch + 1
+        where = f"epoch {state.epoch}, step {step}, rank {self.world.rank}"
+        remedy = "lower train.optimizer.learning_rate, or run 'hpc-galaxy check' on the shards; checkpoints before this are sound"
+        raise StageError(where, f"{problem}, with examples {', '.join(ids)}{more}", remedy)
 
 
-def _wait(batches: Iterator[Batch], watch: Stopwatch) -> Iterator[Batch]:
-    """Yield the batches and time how long each lets the computation wait."""
-    while True:
-        with watch.span("data"):
-            batch = next(batches, None)
-        if batch is None:
-            return
-        yield batch
+def _seed_step(seed: int, steps: int, rank: int) -> None:
+    """Let whatever a model draws at random (dropout) depend on seed, step and rank alone: a resumed run draws the same."""
+    torch.manual_seed((seed * 1_000_003 + steps) * 65_537 + rank)
+
+
+def fit(trainer: Trainer, held_out: Dataset, state: State, after_step: Callable[[State], None], after_epoch: AfterEpoch) -> None:
+    """Train until the last epoch, or until there is nothing more to gain. Collective.
+
+    Parameters
+    ----------
+    trainer, state : Trainer, State
+        What is trained, and from where on.
+    held_out : Dataset
+        The validation split.
+    after_step : callable
+        ``after_step(state)``: whatever has to happen between two steps; it may end the training with an error.
+    after_epoch : callable
+        ``after_epoch(state, watch, seconds, scores)``: what each part of the epoch took on this rank, and the training of it as a whole,
+        and what the validation gave on rank 0. It reports, saves, and goes on to the next epoch.
+    """
+    while state.epoch <= trainer.settings.epochs and not _in_vain(trainer, state):
+        watch = Stopwatch()
+        left = -(-(len(trainer.examples) - state.seen) // state.global_batch)
+        for batch in announce(trainer.world, f"epoch {state.epoch}", "steps", trainer.batches(state, watch), left):
+            trainer.step(batch, state, watch)
+            after_step(state)
+        seconds = watch.elapsed
+        after_epoch(state, watch, seconds, trainer.validate(held_out))
+
+
+def _in_vain(trainer: Trainer, state: State) -> bool:
+    patience = trainer.settings.patience
+    return bool(patience) and state.epochs_since_best() >= patience

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from hpc_galaxy.auc import auc as auc  # beside the other scores, for whoever asks here
-from hpc_galaxy.training.dataset import Batch, Dataset, rank_part, read_ahead
+from hpc_galaxy.training.data.batches import Batch, Dataset
 from hpc_galaxy.world import World
 
 # Every rank takes whole blocks, so a block holds the same examples, and a stamp gets the same bits, at any number of ranks.
@@ -22,18 +22,17 @@ def compute_logits(model: nn.Module, dataset: Dataset, world: World, device: tor
     ndarray, shape (N, 2), float64
         In the order of the split; column 1 is 'fake'.
     """
-    blocks = [np.arange(start, min(start + BLOCK, len(dataset))) for start in range(0, len(dataset), BLOCK)]
-    mine = blocks[rank_part(len(blocks), world)]
     model.eval()
     with torch.inference_mode():
-        parts = [_forward(model, batch.to(device)) for batch in read_ahead(lambda block: dataset.load(block, len(block)), mine)]
+        parts = [forward(model, batch.to(device)) for batch in dataset.blocks(BLOCK, world)]
     model.train()
     ranks = world.gather(np.concatenate([np.empty((0, 2)), *parts]))
     return np.concatenate(ranks) if world.is_root else None
 
 
-def _forward(model: nn.Module, batch: Batch) -> np.ndarray:
-    return np.asarray(model(batch.images).cpu(), dtype=np.float64)
+def forward(model: nn.Module, batch: Batch) -> np.ndarray:
+    """Return the logits of one batch, shape (n, 2), float64."""
+    return np.asarray(model(batch.images).float().cpu(), dtype=np.float64)
 
 
 def fake_probability(logits: np.ndarray) -> np.ndarray:

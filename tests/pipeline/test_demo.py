@@ -53,7 +53,8 @@ def test_outputs_are_all_there_and_sound(demo: tuple[Path, str]) -> None:
     for name in ("report/roc.png", "report/mosaic_p90.png", "report/mosaic_p10.png", "run/learning_curve.png"):
         assert (out / name).read_bytes().startswith(b"\x89PNG")
         assert str(out / name) in text
-    assert sorted(path.name for path in (out / "run" / "checkpoints").iterdir()) == ["epoch_0001.pt"]
+    assert [path.name[:5] for path in (out / "run" / "checkpoints").iterdir()] == ["step_"]
+    assert (out / "run" / "weights.safetensors").exists()
     assert list((out / "run" / "tensorboard").iterdir())
     assert tomllib.loads((out / "run" / "config.toml").read_text())["train"]["epochs"] == 1
     assert command("check", str(out)).returncode == 0

@@ -53,8 +53,8 @@ def test_an_unknown_key_names_the_nearest_valid_one(tmp_path: Path, text: str, k
     [
         ('[train]\nepochs = "many"\n', "'train.epochs': .*integer.*, got 'many'"),
         ("[train]\nepochs = 0\n", "'train.epochs': .*greater than or equal to 1, got 0"),
-        ("[train]\nlearning_rate = nan\n", "'train.learning_rate'"),
-        ('[train]\nbackend = "mpi"\n', "'train.backend': .*'horovod'.*, got 'mpi'"),
+        ("[train.optimizer]\nlearning_rate = nan\n", "'train.optimizer.learning_rate'"),
+        ('[train]\nbackend = "nccl"\n', "'train.backend': .*'horovod'.*, got 'nccl'"),
         ("train = 3\n", "'train': .*got 3"),
         ("[split]\ntrain = 0.5\n", r"'split': .*train \+ valid \+ test is 0.7, expected 1"),
         ('[extract]\nclasses = ["rael"]\n', r"'extract.classes.0': .*got 'rael'"),

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from hpc_galaxy import processor
 from hpc_galaxy.slurm import doctor
 from hpc_galaxy.slurm.doctor import Answer, Machine
 
@@ -94,8 +95,8 @@ def test_implementation(text: str, expected: tuple[str, str] | None) -> None:
     ],
 )
 def test_instruction_sets(text: str, sets: list[str], fast: bool) -> None:
-    assert doctor.instruction_sets(text) == sets
-    assert doctor.bf16_is_fast(text) is fast
+    assert processor.instruction_sets(text) == sets
+    assert processor.bf16_is_fast(text) is fast
 
 
 @pytest.mark.parametrize(

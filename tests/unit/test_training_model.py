@@ -11,9 +11,12 @@ import pytest
 import torch
 from sklearn.metrics import log_loss, roc_auc_score
 
+from hpc_galaxy.config import Train
 from hpc_galaxy.errors import ConfigError, LaunchError
-from hpc_galaxy.training import device, parallel, scores
+from hpc_galaxy.training import node, scores
 from hpc_galaxy.training.model import GalaxyCNN, count_parameters
+from hpc_galaxy.training.parallel import choose
+from hpc_galaxy.training.parallel.base import Serial
 from hpc_galaxy.world import World
 
 CPU = torch.device("cpu")
@@ -56,37 +59,37 @@ def test_scores_at_the_extremes() -> None:
 
 def test_threads_are_a_rank_s_share_of_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
-    assert device.threads_per_rank(World(), 0) == 8
-    assert device.threads_per_rank(World(rank=1, size=4, local_rank=1, local_size=4), 0) == 2
-    assert device.threads_per_rank(World(size=64, local_size=64), 0) == 1
-    assert device.threads_per_rank(World(), 3) == 3
+    assert node.threads_per_rank(World(), 0) == 8
+    assert node.threads_per_rank(World(rank=1, size=4, local_rank=1, local_size=4), 0) == 2
+    assert node.threads_per_rank(World(size=64, local_size=64), 0) == 1
+    assert node.threads_per_rank(World(), 3) == 3
 
 
 def test_backend_of_one_process_is_serial() -> None:
     for asked in ("auto", "serial"):
-        assert parallel.choose_backend(asked, World(), CPU).name == "serial"
+        assert choose.choose_backend(Train(backend=asked), World(), CPU).name == "serial"
 
 
 def test_serial_with_several_ranks_is_refused() -> None:
     with pytest.raises(LaunchError, match="'serial' with 2 ranks, expected 1"):
-        parallel.choose_backend("serial", World(size=2), CPU)
+        choose.choose_backend(Train(backend="serial"), World(size=2), CPU)
 
 
 def test_without_horovod_auto_says_why_it_takes_ddp(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    class FakeDDP(parallel.Serial):
+    class FakeDDP(Serial):
         description = "torch DDP (gloo)"
 
-        def __init__(self, world: World, device: torch.device) -> None:
+        def __init__(self, *arguments: object) -> None:
             pass
 
-    monkeypatch.setattr(parallel, "DDP", FakeDDP)
-    monkeypatch.delitem(sys.modules, "hpc_galaxy.training.horovod_backend", raising=False)
+    monkeypatch.setattr(choose, "DDP", FakeDDP)
+    monkeypatch.delitem(sys.modules, "hpc_galaxy.training.parallel.horovod_backend", raising=False)
     monkeypatch.setitem(sys.modules, "horovod", None)
-    assert isinstance(parallel.choose_backend("auto", World(size=2), CPU), FakeDDP)
+    assert isinstance(choose.choose_backend(Train(), World(size=2), CPU), FakeDDP)
     expected = "training: Horovod is not installed: training with torch DDP (gloo); 'make horovod' builds Horovod\n"
     assert capsys.readouterr().out == expected
     with pytest.raises(ConfigError, match="'horovod', but Horovod is not installed; 'make horovod' builds it"):
-        parallel.choose_backend("horovod", World(size=2), CPU)
+        choose.choose_backend(Train(backend="horovod"), World(size=2), CPU)
 
 
 def test_importing_the_packages_is_light() -> None:

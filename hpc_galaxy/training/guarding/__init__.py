@@ -1,0 +1,1 @@
+"""What ends a job in good order: signals from outside, and a watch over ranks that no longer advance."""

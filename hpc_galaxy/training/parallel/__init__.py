@@ -1,0 +1,1 @@
+"""How ranks agree on gradients: one small interface, and its implementations."""

@@ -1,0 +1,85 @@
+"""Gradient averaging by torch itself."""
+
+from __future__ import annotations
+
+import socket
+from contextlib import AbstractContextManager, nullcontext
+from datetime import timedelta
+
+import torch
+from torch import distributed, nn
+from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
+
+from hpc_galaxy.config.training import Ddp
+from hpc_galaxy.training.parallel.base import STALL_SECONDS, DataParallel
+from hpc_galaxy.world import World
+
+
+class DDP(DataParallel):
+    """``torch.nn.parallel.DistributedDataParallel``, over NCCL on GPUs and gloo on CPUs; the launcher only introduces the ranks.
+
+    Parameters
+    ----------
+    world, device : World, device
+        Where this rank is and computes.
+    settings : Ddp
+        The section [train.ddp].
+    """
+
+    name = "ddp"
+    overlaps = True
+
+    def __init__(self, world: World, device: torch.device, settings: Ddp) -> None:
+        transport = "nccl" if device.type == "cuda" else "gloo"
+        compressed = "" if settings.compression == "none" else f", {settings.compression}"
+        self.description = f"torch DDP ({transport}{compressed})"
+        self._device, self._settings = device, settings
+        self._group: distributed.ProcessGroup | None = None
+        timeout = timedelta(seconds=STALL_SECONDS)
+        if distributed.is_initialized():  # by torchrun's ranks, over gloo
+            self._group = distributed.new_group(backend=transport, timeout=timeout)
+            self._ours = False
+        else:
+            distributed.init_process_group(transport, store=_meet(world), rank=world.rank, world_size=world.size, timeout=timeout)
+            self._ours = True
+
+    def prepare(self, model: nn.Module) -> nn.Module:
+        """Return the model wrapped; wrapping broadcasts the parameters."""
+        self._model = model
+        devices = [self._device.index] if self._device.type == "cuda" else None
+        settings = self._settings
+        self._wrapped = nn.parallel.DistributedDataParallel(
+            model, device_ids=devices, process_group=self._group, bucket_cap_mb=settings.bucket_mb, gradient_as_bucket_view=True
+        )
+        hooks = {"fp16": default_hooks.fp16_compress_hook, "bf16": default_hooks.bf16_compress_hook}
+        if settings.compression in hooks:
+            self._wrapped.register_comm_hook(self._group, hooks[settings.compression])
+        return self._wrapped
+
+    def zero_gradients(self) -> None:
+        """Forget the gradients."""
+        self._model.zero_grad()
+
+    def backward(self, last: bool) -> AbstractContextManager[object]:
+        """Return a context in which only the last pass of a step exchanges gradients."""
+        return nullcontext() if last else self._wrapped.no_sync()
+
+    def average_gradients(self) -> None:
+        """Do nothing: the wrapped model averaged while it went backward."""
+        return
+
+    def close(self) -> None:
+        """Destroy the process group, if it is its own."""
+        if self._ours:
+            distributed.destroy_process_group()
+
+
+def _meet(world: World) -> distributed.TCPStore:
+    """Open a store on rank 0, at a port the system chose, and connect every rank to it."""
+    timeout = timedelta(seconds=STALL_SECONDS)
+    store = None
+    if world.is_root:
+        store = distributed.TCPStore("127.0.0.1", 0, world.size, is_master=True, timeout=timeout, wait_for_workers=False)
+    one_node = world.local_size == world.size
+    host, port = world.bcast((("127.0.0.1" if one_node else socket.gethostname()), store.port if store else 0))
+    return store or distributed.TCPStore(host, port, world.size, is_master=False, timeout=timeout)

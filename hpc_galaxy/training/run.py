@@ -1,0 +1,195 @@
+"""One run: open its data, build what it is made of, go through its epochs, leave a marker when it is done."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hpc_galaxy import __version__
+from hpc_galaxy.config import Config
+from hpc_galaxy.errors import PreemptedError
+from hpc_galaxy.files import lock, read_json, shown, write_json
+from hpc_galaxy.ledger import LOCK
+from hpc_galaxy.shards.manifest import load_manifest
+from hpc_galaxy.tracing.spans import Stopwatch
+from hpc_galaxy.training.build import Data, build, connect, global_batch_size, open_data
+from hpc_galaxy.training.checkpoint import Checkpoints, restore
+from hpc_galaxy.training.curve import draw_learning_curve
+from hpc_galaxy.training.guarding.signals import Signals
+from hpc_galaxy.training.guarding.watchdog import Watchdog
+from hpc_galaxy.training.loop import Trainer, fit
+from hpc_galaxy.training.metrics import NAME as METRICS
+from hpc_galaxy.training.metrics import Metrics, make_row, summarise
+from hpc_galaxy.training.node import Layout
+from hpc_galaxy.training.smoke import try_everything
+from hpc_galaxy.training.state import State
+from hpc_galaxy.training.weights import NAME as WEIGHTS
+from hpc_galaxy.training.weights import About, save_weights
+from hpc_galaxy.world import World
+
+DONE = "DONE"
+CURVE = "learning_curve.png"
+
+
+def run(config: Config, world: World, overwrite: bool, layout: Layout, smoke: bool) -> None:
+    """Do what `hpc_galaxy.training.train.train` says; `layout` is what the node has been prepared for."""
+    directory = config.paths.run
+    with lock(directory / LOCK) if world.is_root else nullcontext():
+        data = open_data(config, load_manifest(config.paths.shards), world)
+        if smoke:
+            try_everything(config, data, world, layout)
+            return
+        checkpoints = Checkpoints(directory, config, data.manifest, world)
+        if overwrite:
+            _forget(directory, world)
+        content = checkpoints.newest()
+        if _is_done(directory, world, config.train.epochs, content):
+            world.say(f"training: done already ({shown(directory / DONE)}); raise train.epochs to go on, --overwrite to begin again")
+            return
+        _start(directory, config, world, checkpoints)
+        trainer, state = _begin(config, data, world, layout, content)
+        keeper = Keeper(config, data, trainer, checkpoints, Metrics(directory, world, state, config.train.log_steps))
+        with Signals() as keeper.signals, Watchdog(world, config.train.watchdog) as keeper.watchdog:
+            fit(trainer, data.held_out, state, keeper.after_step, keeper.after_epoch)
+        keeper.finish(state)
+        trainer.parallel.close()
+
+
+def _begin(config: Config, data: Data, world: World, layout: Layout, content: dict[str, Any] | None) -> tuple[Trainer, State]:
+    """Build everything, from the seed or from the content of a checkpoint. Collective."""
+    asked = global_batch_size(config.train, world)
+    trainer = build(config, data, world, layout, content["global_batch"] if content else asked)
+    state = restore(content, world, trainer.model, trainer.optimizer) if content else State(asked)
+    if content:
+        world.say(f"training: continuing from {state.place} of {config.train.epochs} epochs")
+        if asked != state.global_batch:
+            world.say(f"training: the global batch stays {state.global_batch}, with which this run began; {asked} for so many ranks")
+    return connect(trainer), state
+
+
+@dataclass
+class Keeper:
+    """Everything that happens around the steps of one run: watch, report, save, stop.
+
+    Attributes
+    ----------
+    config, data, trainer : Config, Data, Trainer
+        The run.
+    checkpoints, metrics : Checkpoints, Metrics
+        Where its state and its figures go.
+    signals, watchdog : Signals, Watchdog
+        While they are in force.
+    """
+
+    config: Config
+    data: Data
+    trainer: Trainer
+    checkpoints: Checkpoints
+    metrics: Metrics
+    signals: Signals | None = None
+    watchdog: Watchdog | None = None
+
+    def after_step(self, state: State) -> None:
+        """Give a sign of life; save if it is time; all ranks together, save and leave if one of them was told to. Collective.
+
+        Raises
+        ------
+        PreemptedError
+            One of the ranks has had a signal.
+        """
+        world = self.trainer.world
+        assert self.watchdog is not None and self.signals is not None
+        self.watchdog.beat(state.place)
+        self.metrics.step(state, self._rate())
+        received = self.signals.received
+        # A signal's number, or else whether rank 0 wants a checkpoint: the largest of all ranks' wishes holds.
+        wish = world.max(2 * received if received else int(world.is_root and self.checkpoints.due(state)))
+        if wish:
+            path = self._save(state)
+        if wish > 1:
+            raise self._preempted(wish // 2, path, state)
+
+    def after_epoch(self, state: State, watch: Stopwatch, seconds: float, valid: dict[str, float]) -> None:
+        """Report an epoch, keep its weights if they are the best so far, and save. Collective."""
+        trainer = self.trainer
+        numbers = summarise(state, watch, seconds, self._rate(), trainer.parallel.overlaps, trainer.world)
+        state.end_epoch(trainer.world.bcast(make_row(state, numbers | valid)))
+        self.metrics.epoch(state, self.config.train.epochs)
+        if trainer.world.is_root and state.rows[-1] == state.best():
+            save_weights(self.config.paths.run / WEIGHTS, trainer.model.state_dict(), self._about(state.rows[-1]))
+        self._save(state)
+
+    def finish(self, state: State) -> None:
+        """Draw the learning curve, write the marker, and say what came out; on rank 0."""
+        self.metrics.close()
+        world, run, best = self.trainer.world, self.config.paths.run, state.best()
+        if not world.is_root or best is None:
+            return
+        draw_learning_curve(state.rows, best["epoch"], run / CURVE)
+        done = {"epochs": state.epoch - 1, "best_epoch": best["epoch"], "best": best, "last": state.rows[-1], "weights": WEIGHTS}
+        ended = {"fingerprint": self.checkpoints.fingerprint, "shards": self.checkpoints.shards, "seed": self.config.seed}
+        write_json(run / DONE, done | ended | {"ranks": world.size, "backend": self.trainer.parallel.name})
+        if state.epoch <= self.config.train.epochs:
+            world.say(f"training: no lower validation loss for {self.config.train.patience} epochs, so this is the end")
+        auc = "undefined" if best["valid_auc"] is None else f"{best['valid_auc']:.3f}"
+        world.say(
+            f"training: {state.epoch - 1} epoch{'s' * (state.epoch != 2)} done; best is epoch {best['epoch']} with validation loss "
+            f"{best['valid_loss']:.4f}, accuracy {best['valid_accuracy']:.3f}, AUC {auc}; {shown(run / WEIGHTS)}, {shown(run / CURVE)}"
+        )
+
+    def _about(self, row: dict[str, Any]) -> About:
+        return About(
+            model=self.config.train.model,
+            inputs=self.data.inputs.to_json(),
+            epoch=row["epoch"],
+            steps=row["steps"],
+            seed=self.config.seed,
+            metrics=row,
+            fingerprint=self.checkpoints.fingerprint,
+            shards=self.checkpoints.shards,
+            config=self.config.model_dump(mode="json"),
+            code_version=__version__,
+        )
+
+    @staticmethod
+    def _preempted(number: int, path: Path, state: State) -> PreemptedError:
+        name = signal.Signals(number).name
+        problem = f"stopped by {name} after {state.place}, saved as {shown(path)}"
+        return PreemptedError("train", problem, "start the same command again: it continues")
+
+    def _rate(self) -> float:
+        return float(self.trainer.optimizer.param_groups[0]["lr"])
+
+    def _save(self, state: State) -> Path:
+        return self.checkpoints.save(state, self.trainer.model, self.trainer.optimizer)
+
+
+def _start(directory: Path, config: Config, world: World, checkpoints: Checkpoints) -> None:
+    """Take away the marker of an earlier, shorter run and what killed ones have left; note the configuration."""
+    if world.is_root:
+        (directory / DONE).unlink(missing_ok=True)
+        checkpoints.remove_leftovers()
+        config.save(directory / "config.toml")
+
+
+def _forget(directory: Path, world: World) -> None:
+    """Remove what training writes, and nothing else. Collective."""
+    if world.is_root:
+        for name in (DONE, METRICS, CURVE, WEIGHTS):
+            (directory / name).unlink(missing_ok=True)
+        for name in ("checkpoints", "tensorboard"):
+            shutil.rmtree(directory / name, ignore_errors=True)
+    world.barrier()
+
+
+def _is_done(directory: Path, world: World, epochs: int, content: dict[str, Any] | None) -> bool:
+    """Return whether a run of so many epochs ended well here, or one that had nothing more to gain. Collective."""
+    done = False
+    if world.is_root and content and (directory / DONE).exists():
+        marker = read_json(directory / DONE, "hpc-galaxy train")
+        done = marker["epochs"] >= epochs and content["epoch"] > epochs
+    return bool(world.bcast(done))
