@@ -20,7 +20,7 @@ from hpc_galaxy.config.training import Ddp, Horovod, Saving, Watchdog
 from hpc_galaxy.errors import FormatError, StaleOutputError
 from hpc_galaxy.files import remove_partials, shown, whole_file
 from hpc_galaxy.shards.manifest import Manifest
-from hpc_galaxy.training.state import State
+from hpc_galaxy.training.state import NORM, STEPS, State
 from hpc_galaxy.world import World
 
 VERSION = 2
@@ -193,6 +193,7 @@ def restore(content: dict[str, Any], world: World, model: nn.Module, optimizer: 
     model.load_state_dict(content["model"])
     optimizer.load_state_dict(content["optimizer"])
     totals = np.array(content["totals"])
-    # Each rank its own, so that sums come out to the last bit; where the ranks are others, rank 0 keeps them all.
+    # Each rank its own, so that sums come out to the last bit. Where the ranks are others, rank 0 keeps what all have added up.
     own = totals[world.rank] if len(totals) == world.size else totals.sum(axis=0) * world.is_root
+    own[[NORM, STEPS]] = totals[0, [NORM, STEPS]]  # which are the same on every rank
     return State(content["global_batch"], content["epoch"], content["seen"], content["steps"], own, list(content["rows"]))

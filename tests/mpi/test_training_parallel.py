@@ -34,7 +34,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Shards, and a training and a report made from them by one process."""
     root = tmp_path_factory.mktemp("parallel")
     sample_shards.make_shards(root / "shards", train=TRAIN, valid=150, test=150, contrast=1.3)
-    config = sample_shards.make_config(root, f"train.batch_size={GLOBAL_BATCH}", f"train.epochs={EPOCHS}")
+    config = sample_shards.make_config(root, f"train.batch_size={GLOBAL_BATCH}", f"train.epochs={EPOCHS}", "train.optimizer.name='sgd'")
     config.save(root / "config.toml")
     train(config, World(), False)
     report(config, World(), False)
@@ -76,10 +76,11 @@ def assert_learned_the_same(directory: Path, root: Path) -> None:
     start = torch.cat([parameter.detach().flatten() for parameter in initial_parameters()])
     difference, moved = (weights(directory) - weights(root / "run")).abs().max().item(), (weights(directory) - start).abs().max().item()
     print(f"{directory.name}: weights differ by {difference:.2g} at most, training moved them by up to {moved:.2g}")
-    # Sums in another order differ in the last bits; twenty steps of Adam make 1e-5 of it (measured), and moves of 2e-2.
-    assert difference < 2e-4 < 1e-3 < moved
+    # Sums in another order differ in the last bits: 1e-7 after twenty steps (measured). Adam, which divides small gradients by their
+    # own size, would make 5e-3 of them, so that nothing could be told.
+    assert difference < 2e-6 < 2e-3 < moved
     for name in ("train_loss", "train_accuracy", "gradient_norm", "valid_loss", "valid_accuracy", "valid_auc"):
-        assert [row[name] for row in metrics(directory)] == pytest.approx([row[name] for row in metrics(root / "run")], rel=1e-3)
+        assert [row[name] for row in metrics(directory)] == pytest.approx([row[name] for row in metrics(root / "run")], rel=1e-5)
 
 
 def test_a_signal_to_one_rank_stops_all_and_the_run_continues(root: Path, mpirun: Mpirun) -> None:

@@ -14,6 +14,8 @@ from hpc_galaxy.config.training import Ddp
 from hpc_galaxy.training.parallel.base import STALL_SECONDS, DataParallel
 from hpc_galaxy.world import World
 
+HOOKS = {"fp16": default_hooks.fp16_compress_hook, "bf16": default_hooks.bf16_compress_hook}
+
 
 class DDP(DataParallel):
     """``torch.nn.parallel.DistributedDataParallel``, over NCCL on GPUs and gloo on CPUs; the launcher only introduces the ranks.
@@ -34,26 +36,29 @@ class DDP(DataParallel):
         compressed = "" if settings.compression == "none" else f", {settings.compression}"
         self.description = f"torch DDP ({transport}{compressed})"
         self._device, self._settings = device, settings
-        self._group: distributed.ProcessGroup | None = None
         timeout = timedelta(seconds=STALL_SECONDS)
-        if distributed.is_initialized():  # by torchrun's ranks, over gloo
+        # Under torchrun the ranks know each other already; then this is one more group of the same ranks.
+        self._group: distributed.ProcessGroup | None = None
+        if distributed.is_initialized():
             self._group = distributed.new_group(backend=transport, timeout=timeout)
-            self._ours = False
         else:
             distributed.init_process_group(transport, store=_meet(world), rank=world.rank, world_size=world.size, timeout=timeout)
-            self._ours = True
 
     def prepare(self, model: nn.Module) -> nn.Module:
         """Return the model wrapped; wrapping broadcasts the parameters."""
         self._model = model
-        devices = [self._device.index] if self._device.type == "cuda" else None
-        settings = self._settings
         self._wrapped = nn.parallel.DistributedDataParallel(
-            model, device_ids=devices, process_group=self._group, bucket_cap_mb=settings.bucket_mb, gradient_as_bucket_view=True
+            model,
+            device_ids=[self._device.index] if self._device.type == "cuda" else None,
+            process_group=self._group,
+            bucket_cap_mb=self._settings.bucket_mb,
+            gradient_as_bucket_view=True,
+            broadcast_buffers=False,  # as the other backends
         )
-        hooks = {"fp16": default_hooks.fp16_compress_hook, "bf16": default_hooks.bf16_compress_hook}
-        if settings.compression in hooks:
-            self._wrapped.register_comm_hook(self._group, hooks[settings.compression])
+        if self._settings.compression != "none":
+            hook = HOOKS[self._settings.compression]
+            # By its name torch refuses bf16_compress_hook without NCCL; gloo adds bfloat16 up as well, so it goes in without one.
+            self._wrapped.register_comm_hook(self._group, lambda group, bucket: hook(group, bucket))
         return self._wrapped
 
     def zero_gradients(self) -> None:
@@ -69,9 +74,8 @@ class DDP(DataParallel):
         return
 
     def close(self) -> None:
-        """Destroy the process group, if it is its own."""
-        if self._ours:
-            distributed.destroy_process_group()
+        """Destroy the process group, and leave that of torchrun alone."""
+        distributed.destroy_process_group(self._group)
 
 
 def _meet(world: World) -> distributed.TCPStore:

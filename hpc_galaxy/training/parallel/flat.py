@@ -17,34 +17,35 @@ class FlatGradients:
     Parameters
     ----------
     model : Module
-        Its trainable parameters, all on one device, float32.
+        Its trainable parameters, all on one device and of one type.
 
     Attributes
     ----------
-    buffer : Tensor, shape (number of parameters,), float32
-        All of them.
+    buffer : Tensor, shape (number of parameters,)
+        All of them, in the order of ``model.parameters()``, each as its parameter lies in memory.
+    parameters, parts : list of Parameter, list of Tensor
+        The parameters, and the piece of the buffer, of one dimension, that is the gradient of each.
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        first = self._parameters[0]
-        sizes = [parameter.numel() for parameter in self._parameters]
+        self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        sizes = [parameter.numel() for parameter in self.parameters]
+        first = self.parameters[0]
         self.buffer = torch.zeros(sum(sizes), dtype=first.dtype, device=first.device)
-        self._views = [_view(part, parameter) for part, parameter in zip(self.buffer.split(sizes), self._parameters, strict=True)]
+        self.parts = list(self.buffer.split(sizes))
+        self._views = [_view(part, parameter) for part, parameter in zip(self.parts, self.parameters, strict=True)]
 
     def zero(self) -> None:
         """Set all to zero, and see to it that they are where the backward pass adds to."""
         self.buffer.zero_()
-        for parameter, view in zip(self._parameters, self._views, strict=True):
+        for parameter, view in zip(self.parameters, self._views, strict=True):
             parameter.grad = view
 
 
 def _view(part: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
-    """See a piece of the buffer as a gradient; it lies in memory as its parameter does, which may be channels-last."""
-    if parameter.ndim == 4 and parameter.is_contiguous(memory_format=torch.channels_last):
-        outputs, inputs, height, width = parameter.shape
-        return part.view(outputs, height, width, inputs).permute(0, 3, 1, 2)
-    return part.view(parameter.shape)
+    """See a piece of the buffer as a gradient with its parameter's order of axes in memory, which may be channels-last."""
+    # An empty twin has the strides of the parameter without any gaps.
+    return part.as_strided(parameter.shape, torch.empty_like(parameter, device="meta").stride())
 
 
 def share_parameters(model: nn.Module, world: World) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 
 import horovod
 import horovod.torch as hvd
@@ -14,6 +17,9 @@ from hpc_galaxy.errors import LaunchError
 from hpc_galaxy.training.parallel.base import STALL_SECONDS, DataParallel
 from hpc_galaxy.training.parallel.flat import FlatGradients, share_parameters
 from hpc_galaxy.world import World
+
+
+Sent = tuple[int, torch.Tensor, torch.Tensor]  # Horovod's handle, what travels, and the gradient that it stands for
 
 
 def knows_gpus() -> bool:
@@ -55,8 +61,15 @@ def start(world: World, settings: Settings) -> DataParallel:
 class FlatHorovod(DataParallel):
     """All gradients in one flat buffer, averaged by one allreduce.
 
-    One message a step instead of one a tensor: nothing is left for Horovod's tensor fusion to wait for, and weights may lie in
-    memory as they like, while Horovod itself refuses tensors that are not contiguous.
+    One message a step instead of one a tensor: nothing is left for Horovod's tensor fusion to wait for. The weights may lie in memory
+    as they like, while Horovod itself refuses tensors that are not contiguous.
+
+    Parameters
+    ----------
+    world : World
+        Its ranks are Horovod's.
+    settings : Horovod
+        The section [train.horovod].
     """
 
     name = "horovod"
@@ -64,9 +77,10 @@ class FlatHorovod(DataParallel):
     def __init__(self, world: World, settings: Settings) -> None:
         self._world = world
         self._compression = hvd.Compression.fp16 if settings.compression == "fp16" else hvd.Compression.none
-        how = "one flat buffer" if settings.flat else "tensor fusion"
-        self.description = f"Horovod {horovod.__version__} ({'MPI' if hvd.mpi_enabled() else 'gloo'}, {how}"
-        self.description += ")" if settings.compression == "none" else f", {settings.compression})"
+        ways = ["MPI" if hvd.mpi_enabled() else "gloo", "one flat buffer" if settings.flat else "tensor fusion"]
+        if settings.compression != "none":
+            ways.append(settings.compression)
+        self.description = f"Horovod {horovod.__version__} ({', '.join(ways)})"
 
     def prepare(self, model: nn.Module) -> nn.Module:
         """Return `model` itself, with rank 0's parameters."""
@@ -80,10 +94,18 @@ class FlatHorovod(DataParallel):
 
     def average_gradients(self) -> None:
         """Average the buffer."""
-        small, context = self._compression.compress(self._flat.buffer)
-        hvd.allreduce_(small, op=hvd.Average, name="gradients")
-        if context is not None:
-            self._flat.buffer.copy_(self._compression.decompress(small, context))
+        self._finish(*self._send(self._flat.buffer, "gradients"))
+
+    def _send(self, gradient: torch.Tensor, name: str) -> Sent:
+        """Hand a gradient to Horovod's thread."""
+        sent, _ = self._compression.compress(gradient)
+        return hvd.allreduce_async_(sent, op=hvd.Average, name=name), sent, gradient
+
+    def _finish(self, handle: int, sent: torch.Tensor, gradient: torch.Tensor) -> None:
+        """Wait for a gradient's mean, and put it where the gradient is."""
+        hvd.synchronize(handle)
+        if sent is not gradient:
+            gradient.copy_(sent)
 
     def close(self) -> None:
         """Stop Horovod's background thread."""
@@ -97,46 +119,26 @@ class TensorHorovod(FlatHorovod):
 
     def prepare(self, model: nn.Module) -> nn.Module:
         """Return `model` itself, with rank 0's parameters, and with hooks on them."""
-        share_parameters(model, self._world)
-        self._model, self._last = model, True
-        self._handles: list[tuple[int, torch.Tensor, torch.Tensor, object]] = []
-        for name, parameter in model.named_parameters():
-            if parameter.requires_grad:
-                parameter.register_post_accumulate_grad_hook(lambda ready, name=name: self._send(name, ready))
+        super().prepare(model)
+        self._last = False
+        self._under_way: list[Sent] = []
+        for number, (parameter, part) in enumerate(zip(self._flat.parameters, self._flat.parts, strict=True)):
+            parameter.register_post_accumulate_grad_hook(partial(self._ready, part, f"gradient {number}"))
         return model
 
-    def zero_gradients(self) -> None:
-        """Forget the gradients."""
-        self._model.zero_grad()
+    def _ready(self, part: torch.Tensor, name: str, parameter: torch.Tensor) -> None:
+        if self._last:
+            self._under_way.append(self._send(part, name))
 
-    def backward(self, last: bool) -> _Noting:
+    @contextmanager
+    def backward(self, last: bool) -> Iterator[None]:
         """Return a context in which only the last pass of a step sends gradients."""
-        return _Noting(self, last)
-
-    def _send(self, name: str, parameter: torch.Tensor) -> None:
-        gradient = parameter.grad
-        if self._last and gradient is not None:
-            # Horovod takes contiguous tensors only; a gradient that lies channels-last travels as a copy.
-            small, context = self._compression.compress(gradient.contiguous())
-            self._handles.append((hvd.allreduce_async_(small, op=hvd.Average, name=name), gradient, small, context))
+        self._last = last
+        yield
+        self._last = False
 
     def average_gradients(self) -> None:
         """Wait for what is under way."""
-        for handle, gradient, small, context in self._handles:
-            hvd.synchronize(handle)
-            if context is not None or small.data_ptr() != gradient.data_ptr():
-                gradient.copy_(self._compression.decompress(small, context))
-        self._handles.clear()
-
-
-class _Noting:
-    """Tells whether the pass that it encloses is the last one of a step."""
-
-    def __init__(self, parallel: TensorHorovod, last: bool) -> None:
-        self._parallel, self._last = parallel, last
-
-    def __enter__(self) -> None:
-        self._parallel._last = self._last
-
-    def __exit__(self, *details: object) -> None:
-        self._parallel._last = True
+        for sent in self._under_way:
+            self._finish(*sent)
+        self._under_way.clear()
