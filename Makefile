@@ -37,11 +37,11 @@ horovod: $(INSTALLED) ## Build Horovod again, for example after a compiler was i
 
 clean: ## Remove what make made: the environment, ./demo, caches. The Horovod wheel's cache stays.
 	rm -rf $(VENV) demo build hpc_galaxy.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
-	rm -f hpc_galaxy/bricks/_rice*.so hpc_galaxy/cutouts/_cut*.so hpc_galaxy/shards/_fletcher*.so hpc_galaxy/splits/_moments*.so
+	rm -f hpc_galaxy/bricks/_rice*.so hpc_galaxy/cutouts/_cut*.so hpc_galaxy/shards/_fletcher*.so hpc_galaxy/splits/_moments*.so \
+	    hpc_galaxy/training/data/_inputs*.so
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(INSTALLED): requirements.lock setup.cfg setup.py hpc_galaxy/bricks/_rice.c hpc_galaxy/cutouts/_cut.c hpc_galaxy/shards/_fletcher.c \
-    hpc_galaxy/splits/_moments.c
+$(INSTALLED): requirements.lock setup.cfg setup.py $(wildcard hpc_galaxy/*/*.[ch] hpc_galaxy/*/*/*.[ch])
 	@rm -f $(READY) $@
 	@scripts/set_up.sh $(VENV)
 	@touch $@

@@ -2,6 +2,9 @@
 
 from setuptools import Extension, setup
 
+# Without contraction all processors come to the same numbers; nobody asks for errno or traps, and loops with them stay scalar.
+SAME_EVERYWHERE = ["-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
+
 # Without a C compiler fitsio, numpy and HDF5 do the same, slower.
 setup(
     ext_modules=[
@@ -17,8 +20,15 @@ setup(
         Extension(
             "hpc_galaxy.splits._moments",
             ["hpc_galaxy/splits/_moments.c"],
-            # Without contraction all processors come to the same sums; nobody asks for errno or traps, and loops with them stay scalar.
-            extra_compile_args=["-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"],
+            depends=["hpc_galaxy/shards/_arcsinh.h"],
+            extra_compile_args=SAME_EVERYWHERE,
+            optional=True,
+        ),
+        Extension(
+            "hpc_galaxy.training.data._inputs",
+            ["hpc_galaxy/training/data/_inputs.c"],
+            depends=["hpc_galaxy/shards/_arcsinh.h"],
+            extra_compile_args=SAME_EVERYWHERE,
             optional=True,
         ),
     ]

@@ -42,7 +42,7 @@ class World:
     local_rank, local_size : int
         The same on this node.
     launcher : str
-        ``serial``, ``mpirun``, ``mpiexec`` or ``srun``.
+        ``serial``, ``mpirun``, ``mpiexec``, ``srun``, or ``torchrun`` where training joins its ranks.
     threads : bool
         Whether several threads may speak MPI at once.
     comm : mpi4py.MPI.Comm or None
@@ -183,10 +183,11 @@ def detect(environ: Mapping[str, str] = os.environ) -> World:
     LaunchError
         The launch cannot work: torchrun, no mpi4py, or N copies of rank 0.
     """
+    # Also where srun has started the torchruns: MPI would then find as many ranks as there are torchruns, or none.
+    if "TORCHELASTIC_RUN_ID" in environ:
+        raise LaunchError("torchrun", "ranks find each other through MPI here", "start with mpirun or srun")
     launch = expected_size(environ)
     if launch is None:
-        if "TORCHELASTIC_RUN_ID" in environ:
-            raise LaunchError("torchrun", "ranks find each other through MPI here", "start with mpirun or srun")
         return World()
     launcher, expected = launch
     # Ranks (and Horovod's thread) that wait must give their core to those that compute: spinning costs up to half the

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,9 +14,10 @@ import torch
 
 from hpc_galaxy.config.training import Data
 from hpc_galaxy.errors import FormatError, InputError
+from hpc_galaxy.shards.manifest import SHARD_SIZE
 from hpc_galaxy.shards.numpy_shards import SplitReader
 from hpc_galaxy.training.data.augment import Augmentation
-from hpc_galaxy.training.data.inputs import Inputs
+from hpc_galaxy.training.data.inputs import Inputs, require_finite
 from hpc_galaxy.training.data.order import Order, rank_examples, rank_part
 from hpc_galaxy.world import World
 
@@ -88,8 +88,10 @@ class Dataset:
         return self.reader.labels
 
     def ids(self, indices: np.ndarray) -> list[str]:
-        """Return the examples' ids."""
-        return [identity.decode() for identity in self.reader.table["id"][indices]]
+        """Return the examples' ids; of their shards alone are the tables read."""
+        places = [divmod(int(index), SHARD_SIZE) for index in indices]
+        tables = {shard: self.reader.shard_table(shard)["id"] for shard in {shard for shard, _ in places}}
+        return [tables[shard][row].decode(errors="replace") for shard, row in places]
 
     def check(self) -> None:
         """Refuse a split that nothing can be computed from.
@@ -132,7 +134,7 @@ class Dataset:
             stop = min(begin + global_batch, len(order))
             return self._load(rank_examples(order, begin, stop, world), stop - begin, room, augmentation)
 
-        most = -(-global_batch // world.size)
+        most = -(-min(global_batch, len(order)) // world.size)
         return self._read_ahead(load, range(start, len(order), global_batch), most)
 
     def blocks(self, size: int, world: World) -> Iterator[Batch]:
@@ -143,63 +145,71 @@ class Dataset:
             indices = np.arange(begin, min(begin + size, len(self)))
             return self._load(indices, len(indices), room, None)
 
-        return self._read_ahead(load, starts[rank_part(len(starts), world)], size)
+        return self._read_ahead(load, starts[rank_part(len(starts), world)], min(size, len(self)))
 
     def _read_ahead(self, load: Callable[[int, Room], Batch], items: Iterable[int], most: int) -> Iterator[Batch]:
-        depth = self.settings.prefetch
-        rooms = [Room(most, self.inputs) for _ in range(depth + 2)]
+        """Load batches of at most so many examples ahead, into a ring of rooms.
+
+        While one batch is in use, `prefetch` others are waiting or being loaded. One room more than these need: copying to a GPU may
+        still go on when the next batch is asked for.
+        """
+        depth, pixels = self.settings.prefetch, Memory((most, *self.inputs.stamps.shape))
+        shape = most, self.inputs.size, self.inputs.size, len(self.inputs.channels)
+        rooms = [Room(Memory(shape, pinned=torch.cuda.is_available()), pixels) for _ in range(depth + 2)]
         return read_ahead(lambda item: load(item[1], rooms[item[0] % len(rooms)]), enumerate(items), depth)
 
     def _load(self, indices: np.ndarray, examples: int, room: Room, augmentation: Augmentation | None) -> Batch:
         """Read the examples at `indices`, part of a global batch of `examples`."""
-        seen = room.seen[: len(indices)]
+        seen = room.seen.array[: len(indices)]
+        moves = None if augmentation is None else augmentation.moves(indices)
         # Straight to where the network reads, where nothing but the units change.
-        raw = seen if self.inputs.in_place and augmentation is None else None
-        stamps = self.reader.stamps(indices, out=raw)
-        if augmentation is not None:
-            turned = seen if self.inputs.in_place else np.empty_like(stamps)
-            augmentation.apply(stamps, indices, turned)
-            stamps = turned
-        self.inputs.apply(stamps, seen)
-        with np.errstate(over="ignore", invalid="ignore"):
-            finite = np.isfinite(seen.reshape(len(seen), math.prod(seen.shape[1:])).sum(axis=1))
-        if not finite.all():
-            self._refuse(indices[~finite])
+        raw = seen if self.inputs.in_place and moves is None else room.pixels.array[: len(indices)]
+        finite = self.inputs.apply(self.reader.stamps(indices, out=raw), seen, moves)
+        require_finite(self.reader, indices, finite)
         labels = torch.from_numpy(self.labels[indices].astype(np.int64))
-        return Batch(room.images[: len(indices)], labels, indices, examples)
-
-    def _refuse(self, bad: np.ndarray) -> None:
-        where = f"{self.reader.directory}, split '{self.reader.split}', example {bad[0]} (id {self.ids(bad[:1])[0]})"
-        raise FormatError(where, "has pixels that are not finite after normalisation", "run 'hpc-galaxy check' on the shards")
+        images = room.seen.tensor[: len(indices)].permute(0, 3, 1, 2)  # torch's channels_last, without a copy
+        return Batch(images, labels, indices, examples)
 
 
-class Room:
-    """Memory for one batch, used again and again; page-locked where there is a GPU to copy to.
+class Memory:
+    """Room for float32 numbers, as an array and as a tensor; it is taken when it is first used.
 
     Parameters
     ----------
-    most : int
-        Examples.
-    inputs : Inputs
-        What they look like.
+    shape : tuple of int
+        Of both.
+    pinned : bool
+        Whether it is page-locked, from which a GPU copies faster, and while the computation goes on.
     """
 
-    def __init__(self, most: int, inputs: Inputs) -> None:
-        self._shape = (most, inputs.size, inputs.size, len(inputs.channels))
+    def __init__(self, shape: tuple[int, ...], pinned: bool = False) -> None:
+        self._shape, self._pinned = shape, pinned
 
     @cached_property
-    def _tensor(self) -> torch.Tensor:
-        return torch.empty(self._shape, dtype=torch.float32, pin_memory=torch.cuda.is_available())
+    def tensor(self) -> torch.Tensor:
+        """The memory."""
+        return torch.empty(self._shape, dtype=torch.float32, pin_memory=self._pinned)
 
     @cached_property
-    def seen(self) -> np.ndarray:
-        """The pixels, shape (most, size, size, channels), float32."""
-        return np.asarray(self._tensor.numpy())
+    def array(self) -> np.ndarray:
+        """The same memory."""
+        return np.asarray(self.tensor.numpy())
 
-    @cached_property
-    def images(self) -> torch.Tensor:
-        """The same memory as a tensor, shape (most, channels, size, size): torch's channels_last, without a copy."""
-        return self._tensor.permute(0, 3, 1, 2)
+
+@dataclass(frozen=True)
+class Room:
+    """Where a batch is put.
+
+    Attributes
+    ----------
+    seen : Memory, shape (most, size, size, channels)
+        What the network sees.
+    pixels : Memory, shape (most, size, size, channels of the stamps)
+        The stamps as they are read, where they cannot be changed in place. All rooms share it: batches are loaded one after the other.
+    """
+
+    seen: Memory
+    pixels: Memory
 
 
 def read_ahead(load: Callable[[A], B], items: Iterable[A], depth: int) -> Iterator[B]:

@@ -136,6 +136,7 @@ class Watchdog:
 
     def _run(self) -> None:
         sent = looked = time.monotonic()
+        self._speak()  # at once: who is stopped within the first second is known all the same
         while not self._ended.is_set():
             self._listen()
             now = time.monotonic()
@@ -166,8 +167,10 @@ class Watchdog:
         except ValueError:
             return
         if token == self._token and isinstance(rank, int) and 0 <= rank < self._world.size:
-            self._peers.setdefault(rank, address)
             self._judge.hear(rank, time.monotonic(), str(host), str(place))
+            if rank not in self._peers:
+                self._peers[rank] = address
+                self._speak()
 
     def _speak(self) -> None:
         """Send a sign of life: to rank 0, and from it to all that it has heard of."""

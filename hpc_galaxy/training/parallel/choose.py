@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from types import ModuleType
 
 import torch
@@ -66,7 +67,7 @@ def _started(horovod: ModuleType, train: Train, world: World) -> DataParallel:
 def _find_horovod(device: torch.device) -> tuple[ModuleType | None, str]:
     """Return the Horovod module, or None and why it cannot be used."""
     try:
-        from hpc_galaxy.training.parallel import horovod_backend
+        horovod_backend = import_module("hpc_galaxy.training.parallel.horovod_backend")
     except ImportError as error:
         missing = isinstance(error, ModuleNotFoundError)
         return None, "Horovod is not installed" if missing else f"Horovod cannot be imported ({error})"

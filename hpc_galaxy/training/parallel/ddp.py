@@ -53,7 +53,7 @@ class DDP(DataParallel):
             process_group=self._group,
             bucket_cap_mb=self._settings.bucket_mb,
             gradient_as_bucket_view=True,
-            broadcast_buffers=False,  # as the other backends
+            forward_sync_buffers=False,  # as the other backends
         )
         if self._settings.compression != "none":
             hook = HOOKS[self._settings.compression]

@@ -18,7 +18,6 @@ from hpc_galaxy.training.parallel.base import STALL_SECONDS, DataParallel
 from hpc_galaxy.training.parallel.flat import FlatGradients, share_parameters
 from hpc_galaxy.world import World
 
-
 Sent = tuple[int, torch.Tensor, torch.Tensor]  # Horovod's handle, what travels, and the gradient that it stands for
 
 

@@ -1,0 +1,215 @@
+"""What may happen to a long training, with real processes: how soon the job is gone, what it says, and that nothing is lost.
+
+"Nothing lost": the same command, started again, ends with the weights of a run that nothing happened to, to the last bit.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+import sample_shards
+import torch
+from helpers import beside_python, mpi_environ
+
+from hpc_galaxy.training.checkpoint import checkpoint_path, read_checkpoint
+from hpc_galaxy.training.guarding.watchdog import STUCK
+from hpc_galaxy.training.weights import load_weights
+
+EXAMPLES, BATCH, EPOCHS = 160, 16, 4
+LAST = EXAMPLES // BATCH * EPOCHS
+PREEMPTED, GONE_WITHIN, SILENT = 75, 30.0, 5.0
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("faults") / "shards"
+    sample_shards.make_shards(directory, train=EXAMPLES, valid=40, test=0, contrast=1.3)
+    return directory
+
+
+class Job:
+    """``hpc-galaxy train`` on two ranks, in the background."""
+
+    def __init__(self, shards: Path, run: Path, backend: str, *settings: str) -> None:
+        self.run = run
+        overrides = [f"paths.shards='{shards}'", f"paths.run='{run}'", f"train.epochs={EPOCHS}", f"train.batch_size={BATCH // 2}"]
+        overrides += [f"train.backend='{backend}'", "train.threads=1", "train.saving.every_steps=1", "train.saving.keep=50"]
+        overrides += [f"train.watchdog.silent_seconds={SILENT}", *settings]
+        options = [part for override in overrides for part in ("--set", override)]
+        launcher = [str(beside_python("mpirun")), "--oversubscribe", "--bind-to", "none", "-n", "2"]
+        own = shards.parent / f"mpi-{time.monotonic_ns()}"  # what a killed mpirun leaves behind
+        own.mkdir(parents=True, exist_ok=True)
+        self.process = subprocess.Popen(
+            [*launcher, sys.executable, "-m", "hpc_galaxy", "train", *options],
+            env=mpi_environ({"TMPDIR": str(own)}),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            start_new_session=True,
+        )
+
+    def wait_for_step(self, steps: int) -> None:
+        """Wait until a checkpoint of so many steps is there: the job is in the middle of its work."""
+        deadline = time.monotonic() + 60
+        while not checkpoint_path(self.run, steps).exists():
+            assert self.process.poll() is None, self.process.communicate()[0]
+            assert time.monotonic() < deadline, "no checkpoint after 60 s"
+            time.sleep(0.01)
+
+    def rank(self, number: int) -> psutil.Process:
+        """Return the process of a rank."""
+        for child in psutil.Process(self.process.pid).children(recursive=True):
+            if child.environ().get("OMPI_COMM_WORLD_RANK") == str(number) and "hpc_galaxy" in child.cmdline():
+                return child
+        raise AssertionError(f"no rank {number}")
+
+    def end(self) -> tuple[int, str, float]:
+        """Wait for the end; return exit code, everything said, and how long it took."""
+        start = time.monotonic()
+        try:
+            said, _ = self.process.communicate(timeout=60)
+        except subprocess.TimeoutExpired:
+            for process in [*psutil.Process(self.process.pid).children(recursive=True), self.process]:
+                process.kill()
+            pytest.fail(f"the job hangs; it said\n{self.process.communicate()[0]}", pytrace=False)
+        return self.process.returncode, said, time.monotonic() - start
+
+
+def weights(run: Path) -> torch.Tensor:
+    model = read_checkpoint(checkpoint_path(run, LAST))["model"]
+    return torch.cat([tensor.flatten() for tensor in model.values()])
+
+
+@pytest.fixture(scope="module")
+def undisturbed(shards: Path) -> torch.Tensor:
+    """The last weights of a run that nothing happens to. MPI and Horovod come to the same bits with two ranks."""
+    job = Job(shards, shards.parent / "undisturbed" / "run", "mpi")
+    code, said, _ = job.end()
+    assert code == 0, said
+    return weights(job.run)
+
+
+def assert_nothing_lost(shards: Path, run: Path, backend: str, undisturbed: torch.Tensor) -> None:
+    """The same command goes on from the last checkpoint, and comes to the same weights."""
+    found = sorted((run / "checkpoints").glob("step_*.pt"))
+    assert found and not (run / "DONE").exists()
+    for path in found:
+        read_checkpoint(path)
+    code, said, _ = Job(shards, run, backend).end()
+    assert code == 0, said
+    assert "training: continuing from epoch " in said
+    assert (run / "DONE").exists() and not list((run / "checkpoints").glob(".partial*"))
+    assert torch.equal(weights(run), undisturbed)
+    load_weights(run / "weights.safetensors")
+
+
+def kill(number: int) -> Callable[[Job], None]:
+    return lambda job: job.rank(number).kill()
+
+
+def stop(number: int) -> Callable[[Job], None]:
+    return lambda job: job.rank(number).suspend()
+
+
+def signal_to_job(number: signal.Signals) -> Callable[[Job], None]:
+    return lambda job: os.kill(job.process.pid, number)
+
+
+def signal_to_rank(rank: int, number: signal.Signals) -> Callable[[Job], None]:
+    return lambda job: job.rank(rank).send_signal(number)
+
+
+# What happens, through which backend, the exit code (None: any but 0), and what is said.
+FAULTS = {
+    "SIGKILL of a rank": (kill(1), "horovod", None, "signal 9"),
+    "SIGSTOP of a rank": (stop(1), "horovod", STUCK, "hpc-galaxy: watchdog: rank 1 on "),
+    "SIGSTOP of rank 0": (stop(0), "mpi", STUCK, "hpc-galaxy: watchdog: rank 0 on "),
+    "USR1 to mpirun": (signal_to_job(signal.SIGUSR1), "horovod", PREEMPTED, "stopped by SIGUSR1 after epoch "),
+    "USR2 to one rank": (signal_to_rank(1, signal.SIGUSR2), "mpi", PREEMPTED, "stopped by SIGUSR2 after epoch "),
+    "TERM to one rank": (signal_to_rank(0, signal.SIGTERM), "ddp", PREEMPTED, "stopped by SIGTERM after epoch "),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_the_job_ends_soon_and_nothing_is_lost(
+    fault: str, shards: Path, undisturbed: torch.Tensor, tmp_path: Path, require: Callable[[str], None]
+) -> None:
+    happens, backend, expected, message = FAULTS[fault]
+    if backend == "horovod":
+        require("horovod")
+    job = Job(shards, tmp_path / "run", backend)
+    job.wait_for_step(4)
+    happens(job)
+    code, said, seconds = job.end()
+    print(f"{fault}: gone after {seconds:.1f} s, exit code {code}")
+    assert seconds < GONE_WITHIN
+    assert code != 0 if expected is None else code == expected, said
+    assert message in said
+    assert "Traceback" not in said
+    if backend != "ddp":  # whose sums are in another order
+        assert_nothing_lost(shards, tmp_path / "run", backend, undisturbed)
+
+
+def test_a_damaged_newest_checkpoint_costs_one_interval(shards: Path, undisturbed: torch.Tensor, tmp_path: Path) -> None:
+    job = Job(shards, tmp_path / "run", "mpi")
+    job.wait_for_step(6)
+    kill(0)(job)
+    assert job.end()[0] != 0
+    newest = sorted((tmp_path / "run" / "checkpoints").glob("step_*.pt"))[-1]
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 1
+    newest.write_bytes(content)
+    code, said, _ = Job(shards, tmp_path / "run", "mpi").end()
+    assert code == 0, said
+    assert f"{newest.name}: not a readable checkpoint (" in said and "trying the one before it" in said
+    assert torch.equal(weights(tmp_path / "run"), undisturbed)
+
+
+def test_a_shard_that_is_missing_or_vanishes(shards: Path, tmp_path: Path) -> None:
+    sample_shards.make_shards(tmp_path / "shards", train=1100, valid=40, test=0)
+    (tmp_path / "shards" / "xtrain_000001.npy").rename(tmp_path / "aside.npy")
+    job = Job(tmp_path / "shards", tmp_path / "run", "mpi")
+    code, said, seconds = job.end()
+    assert code == 1 and seconds < GONE_WITHIN
+    assert said.count("xtrain_000001.npy: cannot be found (No such file or directory), but manifest.json names it") == 1
+    assert "Traceback" not in said and not (tmp_path / "run" / "checkpoints").exists()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 18 MB: room for four checkpoints."""
+    if os.geteuid():
+        pytest.skip("mounting a small file system needs root")
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=18m", "tmpfs", str(disk)], check=True)
+    yield disk
+    subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+def test_a_full_disk(shards: Path, undisturbed: torch.Tensor, small_disk: Path) -> None:
+    run = small_disk / "run"
+    code, said, seconds = Job(shards, run, "mpi").end()
+    assert code == 1 and seconds < GONE_WITHIN
+    assert "cannot be written (No space left on device); check permissions, quota and free space" in said
+    assert "Traceback" not in said
+    subprocess.run(["mount", "-o", "remount,size=400m", str(small_disk)], check=True)
+    assert_nothing_lost(shards, run, "mpi", undisturbed)
+
+
+def test_a_directory_that_may_only_be_read(shards: Path, small_disk: Path) -> None:
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    job = Job(shards, small_disk / "run", "mpi")
+    code, said, seconds = job.end()
+    assert code == 1 and seconds < GONE_WITHIN
+    assert said.count("cannot be written (Read-only file system); check permissions") == 1
+    assert "Traceback" not in said
