@@ -48,13 +48,18 @@ def score(path: Path, paths: Sequence[Path], out: Path, world: World, split: str
     assert both is not None
     weights, sources = both
     require_stamps(sources, weights.inputs.stamps)
-    torch.set_num_threads(threads)
     device = pick_device(world)
+    # Threads take whole blocks: shared among threads, a block's sums would come out differently for another number of them.
+    torch.set_num_threads(1)
+    workers = threads if device.type == "cpu" else 1
     model = restore_model(weights).to(device)
     stamps, labels, scores = Stamps(sources), [np.empty(0, "u1")], [np.empty(0, "<f4")]
     with closing(stamps), _table(out, sum(source.count for source in sources), world) as table:
         for blocks in announce(world, "predict", "rounds", rounds(sources, world), -(-count_blocks(sources) // (ROUND * world.size))):
-            mine = [_score(model, device, *read, weights, watch) for read in _read(stamps, weights, sources, blocks, world)]
+            read = _read(stamps, weights, sources, blocks, world)
+            with watch.span("score"):
+                mine = list(read_ahead(lambda block: _score(model, device, *block), read, workers, workers))
+            watch.count("images", sum(map(len, mine)))
             rows = np.concatenate([np.empty(0, ROW), *world.gather(np.concatenate([np.empty(0, ROW), *mine]))])
             table.append(rows)
             labels.append(rows["label"])
@@ -102,10 +107,9 @@ def _read(
     return read_ahead(load, blocks[rank_part(len(blocks), world)], AHEAD)
 
 
-def _score(model: nn.Module, device: torch.device, seen: np.ndarray, table: np.ndarray, weights: Weights, watch: Stopwatch) -> np.ndarray:
-    with watch.span("forward"), torch.inference_mode():
+def _score(model: nn.Module, device: torch.device, seen: np.ndarray, table: np.ndarray) -> np.ndarray:
+    with torch.inference_mode():
         logits = model(torch.from_numpy(seen).permute(0, 3, 1, 2).to(device)).float().cpu().numpy()
-    watch.count("images", len(seen))
     rows = np.empty(len(table), ROW)
     for name in ("id", "brick", "label"):
         rows[name] = table[name]

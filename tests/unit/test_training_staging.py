@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from sample_shards import FLOAT, SMALL, save_manifest
 from hpc_galaxy.errors import FormatError, HpcGalaxyError, OutputError
 from hpc_galaxy.files import lock
 from hpc_galaxy.ledger import LOCK
-from hpc_galaxy.shards.manifest import SHARD_SIZE, Manifest
+from hpc_galaxy.shards.manifest import SHARD_SIZE, Manifest, Shard
 from hpc_galaxy.shards.numpy_shards import open_split, write_shard
 from hpc_galaxy.training.data import staging
 from hpc_galaxy.training.data.staging import stage
@@ -208,13 +209,19 @@ def test_the_ranks_of_a_node_share_the_work(
     source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     copied: list[tuple[str, str, int]] = []
-    copy = staging._copy
+    copy, look = staging._copy, staging._is_there
 
     def note(origin: Path, destination: Path, *rest: Any) -> None:
         copied.append((destination.parent.parent.name, origin.name, threading.get_ident()))
         copy(origin, destination, *rest)
 
+    def look_slowly(staged: Path, shard: Shard) -> bool:
+        if threading.current_thread().name.endswith(("_1", "_4")):
+            time.sleep(0.05)
+        return look(staged, shard)
+
     monkeypatch.setattr(staging, "_copy", note)
+    monkeypatch.setattr(staging, "_is_there", look_slowly)
     staged = on_two_nodes(source, tmp_path)
     assert len(set(staged)) == 2
     for node, ranks in (("a", 3), ("b", 2)):

@@ -42,12 +42,9 @@ static void copy_row(const float *pixels, Py_ssize_t step, Py_ssize_t count, Py_
     else copy_apart(pixels, step, count, channels, out);
 }
 
-static Py_ssize_t clip(Py_ssize_t value, Py_ssize_t size) { return value < -size ? -size : value > size ? size : value; }
-
 /* Puts row y of the turned and shifted stamp into `row`; what a shift brings in is 0. */
 static void fetch(const Task *task, const float *stamp, const int32_t *move, Py_ssize_t y, float *row) {
-    Py_ssize_t size = task->size, from = task->from;
-    Py_ssize_t dx = clip(move[DX], size), dy = clip(move[DY], size);
+    Py_ssize_t size = task->size, from = task->from, dx = move[DX], dy = move[DY];
     Py_ssize_t first = dx > 0 ? 0 : -dx, count = size - (dx > 0 ? dx : -dx);
     if (dx || dy) memset(row, 0, size * from * sizeof *row);
     if (y - dy < 0 || y - dy >= size || count <= 0) return;

@@ -212,13 +212,13 @@ class Room:
     pixels: Memory
 
 
-def read_ahead(load: Callable[[A], B], items: Iterable[A], depth: int) -> Iterator[B]:
-    """Yield ``load(item)`` for each item, up to `depth` next ones being loaded in one background thread.
+def read_ahead(load: Callable[[A], B], items: Iterable[A], depth: int, threads: int = 1) -> Iterator[B]:
+    """Yield ``load(item)`` for each item, in their order, up to `depth` next ones being loaded in one background thread, or in several.
 
     A thread, not processes: reading is a memory map and numpy, which leave the interpreter free, and threads survive MPI. When the
     iterator is closed the thread ends with what it is doing.
     """
-    thread, waiting, left = ThreadPoolExecutor(1, "read_ahead"), deque[Future[B]](), iter(items)
+    thread, waiting, left = ThreadPoolExecutor(threads, "read_ahead"), deque[Future[B]](), iter(items)
     try:
         while True:
             while len(waiting) <= depth and (item := next(left, None)) is not None:
