@@ -38,7 +38,8 @@ CURVE = "learning_curve.png"
 def run(config: Config, world: World, overwrite: bool, layout: Layout, smoke: bool) -> None:
     """Do what `hpc_galaxy.training.train.train` says; `layout` is what the node has been prepared for."""
     directory = config.paths.run
-    with lock(directory / LOCK) if world.is_root else nullcontext():
+    # From here on a signal ends nothing by itself.
+    with Signals() as signals, lock(directory / LOCK) if world.is_root else nullcontext():
         data = open_data(config, load_manifest(config.paths.shards), world)
         if smoke:
             try_everything(config, data, world, layout)
@@ -52,8 +53,9 @@ def run(config: Config, world: World, overwrite: bool, layout: Layout, smoke: bo
             return
         _start(directory, config, world, checkpoints)
         trainer, state = _begin(config, data, world, layout, content)
-        keeper = Keeper(config, data, trainer, checkpoints, Metrics(directory, world, state, config.train.log_steps))
-        with Signals() as keeper.signals, Watchdog(world, config.train.watchdog) as keeper.watchdog:
+        metrics = Metrics(directory, world, state, config.train.log_steps)
+        with Watchdog(world, config.train.watchdog) as watchdog:
+            keeper = Keeper(config, data, trainer, checkpoints, metrics, signals, watchdog)
             fit(trainer, data.held_out, state, keeper.after_step, keeper.after_epoch)
         keeper.finish(state)
         trainer.parallel.close()
@@ -82,7 +84,7 @@ class Keeper:
     checkpoints, metrics : Checkpoints, Metrics
         Where its state and its figures go.
     signals, watchdog : Signals, Watchdog
-        While they are in force.
+        In force while the training goes on.
     """
 
     config: Config
@@ -90,8 +92,8 @@ class Keeper:
     trainer: Trainer
     checkpoints: Checkpoints
     metrics: Metrics
-    signals: Signals | None = None
-    watchdog: Watchdog | None = None
+    signals: Signals
+    watchdog: Watchdog
 
     def after_step(self, state: State) -> None:
         """Give a sign of life; save if it is time; all ranks together, save and leave if one of them was told to. Collective.
@@ -102,7 +104,6 @@ class Keeper:
             One of the ranks has had a signal.
         """
         world = self.trainer.world
-        assert self.watchdog is not None and self.signals is not None
         self.watchdog.beat(state.place)
         self.metrics.step(state, self._rate())
         received = self.signals.received
