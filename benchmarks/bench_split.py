@@ -23,7 +23,6 @@ from pathlib import Path
 import h5py
 import numpy as np
 from common import arguments, interleaved, ratio, run_ranks, say_machine, spread
-from hpc_galaxy.training.dataset import read_ahead
 
 from hpc_galaxy.config import Config, load_config
 from hpc_galaxy.files import write_json
@@ -33,6 +32,7 @@ from hpc_galaxy.shards.manifest import SHARD_SIZE
 from hpc_galaxy.shards.numpy_shards import SplitReader, open_split
 from hpc_galaxy.shards.schema import LABELS, SOURCE_DTYPE, STAMP_SHAPE
 from hpc_galaxy.splits.split import split
+from hpc_galaxy.training.data.batches import read_ahead
 from hpc_galaxy.world import World
 
 EACH = 300  # real galaxies a brick, and fake ones

@@ -38,9 +38,9 @@ INLINE float as_float(int32_t bits) {
 /* log(1 + t) for t >= 0: 1 + t = 2^k (1 + f) with 1 + f from sqrt(1/2) to sqrt(2); of small t, f is t itself. The polynomial is that
  * of Cephes (S. Moshier, single/logf.c). `more` is added to k. */
 INLINE float log1p_positive(float t, int32_t more) {
-    int32_t bits = as_bits(1.0f + t) + (0x3f800000 - 0x3f3504f3);
-    int32_t k = (bits >> 23) - 127;
-    float reduced = as_float((bits & 0x007fffff) + 0x3f3504f3) - 1.0f;
+    uint32_t bits = (uint32_t)as_bits(1.0f + t) + (0x3f800000 - 0x3f3504f3); /* unsigned: of what is not finite this overflows */
+    int32_t k = (int32_t)(bits >> 23) - 127;
+    float reduced = as_float((int32_t)(bits & 0x007fffff) + 0x3f3504f3) - 1.0f;
     float f = k ? reduced : t;
     float z = f * f;
     float p = 7.0376836292e-2f;

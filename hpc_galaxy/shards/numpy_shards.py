@@ -147,6 +147,10 @@ class SplitReader:
         none = np.empty(0, self.stamp_format.example_dtype)
         return np.concatenate([none, *(self.shard_table(number) for number in range(len(self.shards)))])
 
+    def know_labels(self, labels: np.ndarray) -> None:
+        """Take the labels, shape (N,), uint8, from whoever has read them, instead of opening every shard's file."""
+        vars(self)["labels"] = labels
+
     def shard_labels(self, number: int) -> np.ndarray:
         """Return the labels of one shard, shape (n,), uint8."""
         return self._load(number, "y", np.dtype("u1"))

@@ -15,6 +15,7 @@ from hpc_galaxy.shards.manifest import REMEDY, Manifest
 from hpc_galaxy.shards.numpy_shards import SplitReader
 from hpc_galaxy.training.data.batches import Dataset
 from hpc_galaxy.training.data.inputs import Inputs, make_inputs
+from hpc_galaxy.training.data.order import rank_part
 from hpc_galaxy.training.data.staging import stage
 from hpc_galaxy.training.loop import Trainer
 from hpc_galaxy.training.model import CLASSES, MajorityClass, count_parameters, make_model
@@ -61,12 +62,22 @@ def open_data(config: Config, manifest: Manifest, world: World) -> Data:
     if settings.stage:
         directory = stage(directory, manifest, names, Path(settings.stage), world)
     readers = {name: SplitReader(directory, manifest, name) for name in names}
-    inputs = make_inputs(settings, readers["train"])
+    for reader in readers.values():
+        _share_labels(reader, world)
+    inputs = world.bcast(make_inputs(settings, readers["train"]) if world.is_root else None)
+    assert inputs is not None
     examples = Dataset(readers["train"], inputs, settings, augment=True)
     held_out = Dataset(readers["valid"], inputs, settings)
     examples.check()
     held_out.check()
     return Data(manifest, inputs, examples, held_out)
+
+
+def _share_labels(reader: SplitReader, world: World) -> None:
+    """Let each rank read the labels of some shards and give them to the others: a thousand ranks do not open every file. Collective."""
+    mine = range(len(reader.shards))[rank_part(len(reader.shards), world)]
+    parts = world.allgather(np.concatenate([np.empty(0, np.uint8), *(reader.shard_labels(number) for number in mine)]))
+    reader.know_labels(np.concatenate(parts))
 
 
 def _require_files(reader: SplitReader, world: World) -> None:

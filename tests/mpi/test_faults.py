@@ -19,7 +19,7 @@ FAULTS = [
     ("split", "splits.outputs:write_shard", "shards", "ledger.json"),
     ("train --set train.backend='ddp'", "training.loop:Trainer.step", "run", "DONE"),
     ("train --set train.backend='horovod'", "training.loop:Trainer.step", "run", "DONE"),
-    ("realism", "training.dataset:Dataset.load", "report", "report.json"),
+    ("realism", "training.data.batches:Dataset._load", "report", "report.json"),
 ]
 
 FAIL_ON_RANK_1 = """
