@@ -5,19 +5,23 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 READY := $(VENV)/.ready
 
-.PHONY: help demo test lint doctor horovod clean
+.PHONY: help demo test test-ipex lint doctor horovod clean
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
 help: ## Show this list.
 	@echo "make TARGET; the first time it sets up $(VENV) from requirements.lock (some minutes)"
-	@sed -nE 's/^([a-z]+):.*## (.*)/  \1\t\2/p' $(MAKEFILE_LIST)
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  \1\t\2/p' $(MAKEFILE_LIST)
 
 demo: $(READY) ## From a synthetic survey to a trained network and its report, in ./demo, with 2 ranks.
 	@$(BIN)/hpc-galaxy demo demo
 
 test: $(READY) ## Run the tests.
 	@$(BIN)/python -m pytest
+
+test-ipex: $(INSTALLED) ## Run the tests of intel-extension-for-pytorch, in an environment of its own (3.5 GB).
+	@scripts/set_up_ipex.sh .venv-ipex
+	@.venv-ipex/bin/python -m pytest -o addopts="--import-mode=importlib" tests/ipex
 
 lint: $(INSTALLED) ## Check style, types, who imports whom, and the shell scripts.
 	$(BIN)/ruff check .
@@ -36,7 +40,7 @@ horovod: $(INSTALLED) ## Build Horovod again, for example after a compiler was i
 	@touch $(READY)
 
 clean: ## Remove what make made: the environment, ./demo, caches. The Horovod wheel's cache stays.
-	rm -rf $(VENV) demo build hpc_galaxy.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) .venv-ipex demo build hpc_galaxy.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 	rm -f hpc_galaxy/bricks/_rice*.so hpc_galaxy/cutouts/_cut*.so hpc_galaxy/shards/_fletcher*.so hpc_galaxy/splits/_moments*.so \
 	    hpc_galaxy/training/data/_inputs*.so
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -200,6 +200,8 @@ class Train(Section):
         Use it all the same.
     compile : bool
         Whether the network goes through torch.compile.
+    ipex : bool
+        Whether intel-extension-for-pytorch works on network and optimizer, where it is installed and able.
     channels_last : bool
         Whether the weights lie channels-last as well, the input does in any case.
     backend : str
@@ -224,6 +226,7 @@ class Train(Section):
     precision: Literal["float32", "bfloat16"] = "float32"
     force_bfloat16: bool = False
     compile: bool = False
+    ipex: bool = False
     channels_last: bool = False
     backend: Literal["auto", "horovod", "ddp", "mpi", "serial"] = "auto"
     threads: Annotated[int, Field(ge=0)] = 0

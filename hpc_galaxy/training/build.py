@@ -17,6 +17,7 @@ from hpc_galaxy.training.data.batches import Dataset
 from hpc_galaxy.training.data.inputs import Inputs, make_inputs
 from hpc_galaxy.training.data.order import rank_part
 from hpc_galaxy.training.data.staging import stage
+from hpc_galaxy.training.ipex import optimise
 from hpc_galaxy.training.loop import Trainer
 from hpc_galaxy.training.model import CLASSES, MajorityClass, count_parameters, make_model
 from hpc_galaxy.training.node import Layout
@@ -133,6 +134,9 @@ def _make_model(settings: Train, data: Data) -> nn.Module:
 
 def connect(trainer: Trainer) -> Trainer:
     """Give every rank the parameters of rank 0, and return the trainer whose forward pass goes through what averages. Collective."""
+    if trainer.settings.ipex:
+        *_, sentence = optimise(trainer.model, trainer.optimizer)
+        trainer.world.say(f"training: {sentence}")
     wrapped = trainer.parallel.prepare(trainer.model)
     if trainer.settings.compile:
         wrapped.compile()
