@@ -145,7 +145,7 @@ class Keeper:
     def _about(self, row: dict[str, Any]) -> About:
         return About(
             model=self.config.train.model,
-            inputs=self.data.inputs.to_json(),
+            inputs=self.data.inputs,
             epoch=row["epoch"],
             steps=row["steps"],
             seed=self.config.seed,

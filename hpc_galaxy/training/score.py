@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Protocol
 
 import numpy as np
 import torch
@@ -50,7 +51,6 @@ def score(path: Path, paths: Sequence[Path], out: Path, world: World, split: str
     require_stamps(sources, weights.inputs.stamps)
     device = pick_device(world)
     # Threads take whole blocks: shared among threads, a block's sums would come out differently for another number of them.
-    torch.set_num_threads(1)
     workers = threads if device.type == "cpu" else 1
     model = restore_model(weights).to(device)
     stamps, labels, scores = Stamps(sources), [np.empty(0, "u1")], [np.empty(0, "<f4")]
@@ -60,8 +60,9 @@ def score(path: Path, paths: Sequence[Path], out: Path, world: World, split: str
             with watch.span("score"):
                 mine = list(read_ahead(lambda block: _score(model, device, *block), read, workers, workers))
             watch.count("images", sum(map(len, mine)))
-            rows = np.concatenate([np.empty(0, ROW), *world.gather(np.concatenate([np.empty(0, ROW), *mine]))])
-            table.append(rows)
+            with watch.span("collect and write"):
+                rows = np.concatenate([np.empty(0, ROW), *world.gather(np.concatenate([np.empty(0, ROW), *mine]))])
+                table.append(rows)
             labels.append(rows["label"])
             scores.append(rows["score"])
     summary = watch.summary(world, "predict", "images")
@@ -108,6 +109,8 @@ def _read(
 
 
 def _score(model: nn.Module, device: torch.device, seen: np.ndarray, table: np.ndarray) -> np.ndarray:
+    # Of this thread: of each that does not say so, OpenMP would make OMP_NUM_THREADS.
+    torch.set_num_threads(1)
     with torch.inference_mode():
         logits = model(torch.from_numpy(seen).permute(0, 3, 1, 2).to(device)).float().cpu().numpy()
     rows = np.empty(len(table), ROW)
@@ -125,25 +128,27 @@ class Table(Protocol):
 
 
 class _Csv:
-    def __init__(self, file: Any) -> None:
-        self._file = file
-        file.write("id,brick,label,score\n")
+    def __init__(self, file: IO[str]) -> None:
+        self._writer = csv.writer(file, lineterminator="\n")
+        self._writer.writerow(("id", "brick", "label", "score"))
 
     def append(self, rows: np.ndarray) -> None:
-        columns = rows["id"].tolist(), rows["brick"].tolist(), rows["label"].tolist(), rows["score"].tolist()
-        for identity, brick, label, value in zip(*columns, strict=True):
-            self._file.write(f"{identity.decode()},{brick.decode()},{label},{value:.9g}\n")
+        # Ids may be a user's own: anything, with commas in it.
+        names = (np.char.decode(rows[name], "utf-8", "replace").tolist() for name in ("id", "brick"))
+        scores = (f"{value:.9g}" for value in rows["score"].tolist())
+        self._writer.writerows(zip(*names, rows["label"].tolist(), scores, strict=True))
 
 
 class _Npy:
-    def __init__(self, path: Path, count: int) -> None:
-        self._rows = np.lib.format.open_memmap(path, mode="w+", dtype=ROW, shape=(count,))
-        self._end = 0
+    """Written, not mapped: a process is killed where the file that it has mapped finds the disk full."""
+
+    def __init__(self, file: IO[bytes], count: int) -> None:
+        self._file = file
+        header = np.lib.format.header_data_from_array_1_0(np.empty(0, ROW)) | {"shape": (count,)}
+        np.lib.format.write_array_header_1_0(file, header)
 
     def append(self, rows: np.ndarray) -> None:
-        self._rows[self._end : self._end + len(rows)] = rows
-        self._end += len(rows)
-        self._rows.flush()
+        self._file.write(rows.tobytes())
 
 
 class _Nothing:
@@ -159,10 +164,11 @@ def _table(out: Path, count: int, world: World) -> Iterator[Table]:
         return
     with whole_file(out) as temporary:
         if out.suffix == ".npy":
-            yield _Npy(temporary, count)
+            with open(temporary, "wb") as numbers:
+                yield _Npy(numbers, count)
         else:
-            with open(temporary, "w", encoding="utf-8") as file:
-                yield _Csv(file)
+            with open(temporary, "w", encoding="utf-8", newline="") as text:
+                yield _Csv(text)
 
 
 def _require_suffix(out: Path) -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 import struct
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import sample_shards
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import safe_open, save_file
 
 from hpc_galaxy.errors import FormatError, InputError
 from hpc_galaxy.shards.cutout_file import write_cutouts
@@ -59,9 +62,11 @@ def test_damaged_or_foreign_weights_are_refused(path: Path) -> None:
         content[: len(content) // 2]: "not a readable file of weights",
         b"": "not a readable file of weights",
         struct.pack("<Q", 2**62) + content[8:]: "not a readable file of weights",
-        content[:-7] + bytes([content[-7] ^ 1]) + content[-6:]: "its tensors have checksum",
+        content[:-7] + bytes([content[-7] ^ 1]) + content[-6:]: "its content has checksum",
+        content.replace(b'\\"seed\\":1', b'\\"seed\\":2'): "its content has checksum",
         content.replace(b'\\"version\\":1', b'\\"version\\":9'): "its metadata: 'version': Input should be 1, got '9'",
     }.items():
+        assert spoiled != content
         path.write_bytes(spoiled)
         with pytest.raises(FormatError, match=message):
             load_weights(path)
@@ -74,6 +79,57 @@ def test_damaged_or_foreign_weights_are_refused(path: Path) -> None:
     save_file({"a": torch.zeros(3)}, path, {KEY: "{}"})
     with pytest.raises(FormatError, match="its metadata: 'model': Field required"):
         load_weights(path)
+
+
+def forge(path: Path, **changes: Any) -> None:
+    """Change what a file says of its weights; a key with two underscores is below ``inputs``."""
+    with safe_open(path, "pt") as file:
+        metadata, state = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    about = json.loads(metadata[KEY])
+    for key, value in changes.items():
+        (about["inputs"] if key.startswith("__") else about)[key.removeprefix("__")] = value
+    save_file(state, path, metadata | {KEY: json.dumps(about)})
+
+
+def test_what_the_metadata_say_is_not_believed(path: Path) -> None:
+    content = path.read_bytes()
+    for changes, message in [
+        ({"model": "cnn2030"}, "'model': Input should be 'cnn2018' or 'dummy'"),
+        ({"__size": None}, "'inputs.size': Input should be a valid integer"),
+        ({"__size": 10**12}, "'inputs': stamps of 1000000000000 pixels, expected 1 to 4096"),
+        ({"__kind": "log"}, "'inputs': kind 'log', expected 'arcsinh' or 'standard'"),
+        ({"__inputs": ["image", "noise"]}, r"'inputs': inputs \['image', 'noise'\] of planes"),
+        ({"__planes": ["image"]}, r"'inputs': inputs \['image', 'snr'\] of planes \['image'\]"),
+        ({"__bands": []}, "'inputs': inputs .* in bands"),
+        ({"__mean": [0.0] * 5}, r"'inputs': \[6, 5, 6\] numbers to normalise 6 channels"),
+        ({"__scale": [0.0] * 6}, "'inputs': numbers to normalise with that are not finite, or not positive"),
+        ({"__mean": [math.inf] * 6}, "'inputs.*"),
+        ({"__std": [-1.0] * 6}, "'inputs': numbers to normalise with that are not finite, or not positive"),
+    ]:
+        path.write_bytes(content)
+        forge(path, **changes)
+        with pytest.raises(FormatError, match=f"its metadata: {message}"):
+            load_weights(path)
+    header = b'{"__metadata__":{"hpc_galaxy":' + b"[" * 100_000
+    number, surrogate = b'{"__metadata__":{"hpc_galaxy":5}}', b'{"__metadata__":{"hpc_galaxy":"\\ud800"}}'
+    for hostile in (b"[" * 100_000, b"\xff\xfe{}", header, number, surrogate):
+        path.write_bytes(struct.pack("<Q", len(hostile)) + hostile)
+        with pytest.raises(FormatError, match="not a readable file of weights"):
+            load_weights(path)
+
+
+def test_a_file_cannot_make_a_network_larger_than_its_weights(path: Path) -> None:
+    weights = load_weights(path)
+    large = replace(weights.inputs, size=4096)
+    save_weights(path, weights.state, weights.about.model_copy(update={"inputs": large}))
+    with pytest.raises(FormatError, match=r"does not hold a 'cnn2018' \(size mismatch for layers.10.weight"):
+        restore_model(load_weights(path))  # 3.6 GB otherwise
+    half = {name: tensor.half() for name, tensor in weights.state.items()}
+    save_weights(path, half, weights.about)
+    read, random = load_weights(path), torch.get_rng_state()
+    again = restore_model(read).state_dict()
+    assert torch.equal(torch.get_rng_state(), random)  # no first weights were drawn
+    assert all(again[name].dtype == torch.float32 and torch.equal(again[name], half[name].float()) for name in half)
 
 
 def test_weights_of_another_network_are_refused(path: Path) -> None:
