@@ -27,7 +27,7 @@ def status() -> tuple[bool, str]:
     """Return whether the extension can be used here, and its name and version, or why not.
 
     Nothing is imported to find out: where PyTorch is another one than the extension was built for, or the processor has no AVX2,
-    importing it ends the process.
+    importing it fails or ends the process.
     """
     version, torch_version = _installed(NAME), _installed("torch")
     if version is None:

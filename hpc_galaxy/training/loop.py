@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -24,7 +24,6 @@ from hpc_galaxy.training.parallel.base import DataParallel
 from hpc_galaxy.training.state import State
 from hpc_galaxy.world import World
 
-AfterEpoch = Callable[[State, Stopwatch, float, dict[str, float]], None]
 NAMED = 8  # examples that an error names, at most
 
 
@@ -122,10 +121,10 @@ class Trainer:
                 return
             yield batch
 
-    def validate(self, held_out: Dataset) -> dict[str, float]:
+    def validate(self, held_out: Dataset, after_block: Callable[[], None]) -> dict[str, float]:
         """Score a split and return loss, accuracy and AUC on rank 0, nothing elsewhere. Collective."""
         with self.autocast():
-            logits = scores.compute_logits(self.model, held_out, self.world, self.device)
+            logits = scores.compute_logits(self.model, held_out, self.world, self.device, after_block)
         if logits is None:
             return {}
         return {
@@ -148,7 +147,20 @@ def _seed_step(seed: int, steps: int, rank: int) -> None:
     torch.manual_seed((seed * 1_000_003 + steps) * 65_537 + rank)
 
 
-def fit(trainer: Trainer, held_out: Dataset, state: State, after_step: Callable[[State], None], after_epoch: AfterEpoch) -> None:
+class Keeper(Protocol):
+    """What happens around the steps: whoever watches, reports and saves."""
+
+    def after_step(self, state: State) -> None:
+        """Do what has to be done between two steps; may end the training with an error."""
+
+    def after_block(self) -> None:
+        """Note that the validation advances."""
+
+    def after_epoch(self, state: State, watch: Stopwatch, seconds: float, valid: dict[str, float]) -> None:
+        """Report, save, and go on to the next epoch, given what its parts took on this rank, the training as a whole, and its scores."""
+
+
+def fit(trainer: Trainer, held_out: Dataset, state: State, keeper: Keeper) -> None:
     """Train until the last epoch, or until there is nothing more to gain. Collective.
 
     Parameters
@@ -157,20 +169,17 @@ def fit(trainer: Trainer, held_out: Dataset, state: State, after_step: Callable[
         What is trained, and from where on.
     held_out : Dataset
         The validation split.
-    after_step : callable
-        ``after_step(state)``: whatever has to happen between two steps; it may end the training with an error.
-    after_epoch : callable
-        ``after_epoch(state, watch, seconds, scores)``: what each part of the epoch took on this rank, and the training of it as a whole,
-        and what the validation gave on rank 0. It reports, saves, and goes on to the next epoch.
+    keeper : Keeper
+        Decides itself when to act.
     """
     while state.epoch <= trainer.settings.epochs and not _in_vain(trainer, state):
         watch = Stopwatch()
         left = -(-(len(trainer.examples) - state.seen) // state.global_batch)
         for batch in announce(trainer.world, f"epoch {state.epoch}", "steps", trainer.batches(state, watch), left):
             trainer.step(batch, state, watch)
-            after_step(state)
+            keeper.after_step(state)
         seconds = watch.elapsed
-        after_epoch(state, watch, seconds, trainer.validate(held_out))
+        keeper.after_epoch(state, watch, seconds, trainer.validate(held_out, keeper.after_block))
 
 
 def _in_vain(trainer: Trainer, state: State) -> bool:

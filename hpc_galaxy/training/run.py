@@ -56,7 +56,7 @@ def run(config: Config, world: World, overwrite: bool, layout: Layout, smoke: bo
         metrics = Metrics(directory, world, state, config.train.log_steps)
         with Watchdog(world, config.train.watchdog) as watchdog:
             keeper = Keeper(config, data, trainer, checkpoints, metrics, signals, watchdog)
-            fit(trainer, data.held_out, state, keeper.after_step, keeper.after_epoch)
+            fit(trainer, data.held_out, state, keeper)
         keeper.finish(state)
         trainer.parallel.close()
 
@@ -113,6 +113,10 @@ class Keeper:
             path = self._save(state)
         if wish > 1:
             raise self._preempted(wish // 2, path, state)
+
+    def after_block(self) -> None:
+        """Give a sign of life in the validation."""
+        self.watchdog.beat("validation")
 
     def after_epoch(self, state: State, watch: Stopwatch, seconds: float, valid: dict[str, float]) -> None:
         """Report an epoch, keep its weights if they are the best so far, and save. Collective."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import nn
@@ -14,8 +16,10 @@ from hpc_galaxy.world import World
 BLOCK = 64
 
 
-def compute_logits(model: nn.Module, dataset: Dataset, world: World, device: torch.device) -> np.ndarray | None:
-    """Return the logits of a whole split on rank 0, None elsewhere. Collective.
+def compute_logits(
+    model: nn.Module, dataset: Dataset, world: World, device: torch.device, after_block: Callable[[], None] = lambda: None
+) -> np.ndarray | None:
+    """Return the logits of a whole split on rank 0, None elsewhere; call `after_block` now and then. Collective.
 
     Returns
     -------
@@ -24,9 +28,12 @@ def compute_logits(model: nn.Module, dataset: Dataset, world: World, device: tor
     """
     model.eval()
     with torch.inference_mode():
-        parts = [forward(model, batch.to(device)) for batch in dataset.blocks(BLOCK, world)]
+        parts = [np.empty((0, 2))]
+        for batch in dataset.blocks(BLOCK, world):
+            parts.append(forward(model, batch.to(device)))
+            after_block()
     model.train()
-    ranks = world.gather(np.concatenate([np.empty((0, 2)), *parts]))
+    ranks = world.gather(np.concatenate(parts))
     return np.concatenate(ranks) if world.is_root else None
 
 

@@ -136,6 +136,8 @@ FAULTS = {
     "USR1 to mpirun": (signal_to_job(signal.SIGUSR1), "horovod", PREEMPTED, "stopped by SIGUSR1 after epoch "),
     "USR2 to one rank": (signal_to_rank(1, signal.SIGUSR2), "mpi", PREEMPTED, "stopped by SIGUSR2 after epoch "),
     "TERM to one rank": (signal_to_rank(0, signal.SIGTERM), "ddp", PREEMPTED, "stopped by SIGTERM after epoch "),
+    # Open MPI kills the ranks at once; what they have saved is whole.
+    "TERM to mpirun": (signal_to_job(signal.SIGTERM), "mpi", None, ""),
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -12,7 +13,15 @@ WATCHED = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM)
 class Signals:
     """Note USR1, USR2 and TERM while the block runs, instead of ending at once.
 
-    Slurm sends one of them some time before a job's limit (``--signal``), or when it preempts a job.
+    Slurm sends one of them some time before a job's limit (``--signal``), or when it preempts a job. To mpirun send USR1 or USR2, which it
+    passes on: after TERM Open MPI kills its ranks within a second, saved or not.
+
+    Only a process's main thread may set handlers. In another thread nothing is noted.
+
+    Attributes
+    ----------
+    received : Signals or None
+        The last that has come.
     """
 
     def __init__(self) -> None:
@@ -20,7 +29,7 @@ class Signals:
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Signals:
-        for number in WATCHED:
+        for number in WATCHED if threading.current_thread() is threading.main_thread() else ():
             self._before[number] = signal.signal(number, self._note)
         return self
 

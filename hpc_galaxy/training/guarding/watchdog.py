@@ -1,7 +1,7 @@
 """A watch over all ranks, which ends a job that no longer advances.
 
 Neither MPI nor Horovod notices a rank that is stopped (SIGSTOP, a node that hangs): the others wait in the allreduce for ever. Here a
-thread of each rank sends rank 0 a sign of life every second, and rank 0 answers. UDP, because nothing may wait for it.
+thread of each rank sends rank 0 a sign of life every second, and rank 0 answers some of them. UDP, because nothing may wait for it.
 """
 
 from __future__ import annotations
@@ -13,17 +13,26 @@ import socket
 import sys
 import threading
 import time
+import traceback
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from types import TracebackType
 
 from hpc_galaxy.config.training import Watchdog as Settings
+from hpc_galaxy.errors import PreemptedError
 from hpc_galaxy.world import World
 
 STUCK = 76  # the exit code of a job that the watchdog has ended
 BEAT_SECONDS = 1.0
-PATIENCE_WITH_ROOT = 5.0  # a silent rank is named by rank 0, which knows all; only where that is silent do others speak
+PATIENCE_WITH_ROOT = 5.0  # rank 0 knows all and speaks first; others do only where it does not
+UNHEARD_SECONDS = 60.0  # after which rank 0 says who has never been heard of
 ABORT_SECONDS = 3.0
+WATCHERS = 16  # who hear of rank 0. Any one of them can end the job, and answering 999 would cost rank 0 as much as hearing them
+BUFFER = 1 << 22  # bytes; a thousand ranks may speak in the same millisecond. The system gives as much of it as it likes
 LARGEST = 2048  # bytes of a datagram
+LONGEST = 300  # characters of a place
+NAMED = 4  # ranks, or groups of them, that a message names
+PACKAGE = __name__.partition(".")[0] + "."
 REMEDY = "start the same command again: it continues from the last checkpoint"
 
 
@@ -37,11 +46,14 @@ class Sign:
         When, by the hearer's clock.
     host, place : str
         Where the rank runs, and where in its work it was.
+    doing : str
+        The function that its main thread was in.
     """
 
     at: float
     host: str = ""
     place: str = ""
+    doing: str = ""
 
 
 @dataclass
@@ -53,7 +65,7 @@ class Judge:
     rank : int
         The rank that this is of.
     silent, stalled : float
-        Seconds after which a rank is taken for lost; 0: never.
+        Seconds after which a rank is taken for lost; 0: never. Ranks other than 0 are given `PATIENCE_WITH_ROOT` more.
     signs : dict of int to Sign
         What has been heard, by rank. Who has never been heard of is not judged: the network may not let it through.
     """
@@ -63,33 +75,66 @@ class Judge:
     stalled: float
     signs: dict[int, Sign] = field(default_factory=dict)
 
-    def hear(self, rank: int, now: float, host: str, place: str) -> None:
+    def hear(self, rank: int, now: float, host: str, place: str, doing: str = "") -> None:
         """Note a sign of life."""
-        self.signs[rank] = Sign(now, host, place)
+        self.signs[rank] = Sign(now, host, place, doing)
 
     def forgive(self, now: float) -> None:
         """Begin all waits anew: this process itself was not running."""
         for sign in self.signs.values():
             sign.at = now
 
-    def verdict(self, now: float, beat_at: float, place: str) -> str | None:
-        """Return what is wrong, or None; `beat_at` and `place` are this rank's own last step."""
-        patience = self.silent + (PATIENCE_WITH_ROOT if self.rank else 0)
+    def verdict(self, now: float, own: Sign) -> str | None:
+        """Return what is wrong, or None; `own` is this rank's last step and what it does now."""
+        more = PATIENCE_WITH_ROOT if self.rank else 0.0
         if self.silent:
             for rank, sign in sorted(self.signs.items()):
-                if now - sign.at > patience:
+                if now - sign.at > self.silent + more:
                     return f"rank {rank} on {sign.host} has been silent for {now - sign.at:.0f} s, last at {sign.place}"
-        if self.stalled and now - beat_at > self.stalled:
-            return f"rank {self.rank} has not advanced for {now - beat_at:.0f} s, last at {place}{self._behind(place)}"
+        if self.stalled and now - own.at > self.stalled + more:
+            where = f"last at {own.place}, in {own.doing}{self._elsewhere(own)}"
+            return f"rank {self.rank} on {own.host} has not advanced for {now - own.at:.0f} s, {where}"
         return None
 
-    def _behind(self, place: str) -> str:
-        others = [f"rank {rank} at {sign.place}" for rank, sign in sorted(self.signs.items()) if sign.place != place]
-        return f" ({', '.join(others[:4])})" if others else ""
+    def unheard(self, size: int) -> list[int]:
+        """Return the ranks of a job of `size` that have never been heard of."""
+        return [rank for rank in range(size) if rank != self.rank and rank not in self.signs]
+
+    def _elsewhere(self, own: Sign) -> str:
+        """Say what ranks are elsewhere than this one, the fewest first: the one that all others wait for does something else."""
+        groups: dict[tuple[str, str], list[int]] = {}
+        for rank, sign in sorted(self.signs.items()):
+            if (sign.place, sign.doing) != (own.place, own.doing):
+                groups.setdefault((sign.place, sign.doing), []).append(rank)
+        rarest = sorted(groups.items(), key=lambda group: len(group[1]))[:NAMED]
+        told = [f"{listed(ranks)} at {place}, in {doing}" for (place, doing), ranks in rarest]
+        return f" ({'; '.join(told)})" if told else ""
+
+
+def listed(ranks: list[int]) -> str:
+    """Return ``rank 3``, ``ranks 3, 4, 5`` or, of many, ``ranks 3, 4, 5, 6 and 90 more``."""
+    names = ", ".join(map(str, ranks[:NAMED]))
+    more = f" and {len(ranks) - NAMED} more" if len(ranks) > NAMED else ""
+    return f"rank{'s' * (len(ranks) > 1)} {names}{more}"
+
+
+def watches_root(rank: int, size: int) -> bool:
+    """Return whether rank 0 sends signs of life to this one: about `WATCHERS` ranks do, spread over the job and so over its nodes."""
+    return rank % -(-(size - 1) // WATCHERS) == 0
+
+
+def main_thread_is_in() -> str:
+    """Return the innermost function of this package that the main thread is in, as ``function (module:line)``."""
+    frame = sys._current_frames().get(threading.main_thread().ident or 0)
+    stack = (
+        [(inner.f_globals.get("__name__", ""), inner.f_code.co_name, line) for inner, line in traceback.walk_stack(frame)] if frame else []
+    )
+    module, function, line = next((place for place in stack if place[0].startswith(PACKAGE)), stack[0] if stack else ("", "nothing", 0))
+    return f"{function} ({module.removeprefix(PACKAGE)}:{line})"
 
 
 class Watchdog:
-    """Watch over the ranks of a job while the block runs. Collective at its beginning.
+    """Watch over the ranks of a job while the block runs. Collective at its beginning, and at its end unless that is an error.
 
     Parameters
     ----------
@@ -104,8 +149,10 @@ class Watchdog:
         self._judge = Judge(world.rank, settings.silent_seconds if world.size > 1 else 0.0, settings.stalled_seconds)
         self._last = (time.monotonic(), "the beginning")
         self._ended = threading.Event()
+        self._host = socket.gethostname()
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.settimeout(BEAT_SECONDS / 4)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)
         self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
         self._peers: dict[int, tuple[str, int]] = {}
 
@@ -117,26 +164,29 @@ class Watchdog:
         one_node = self._world.local_size == self._world.size
         if self._world.is_root:
             self._socket.bind(("127.0.0.1" if one_node else "", 0))
-        host = "127.0.0.1" if one_node else socket.gethostname()
-        # Other jobs' datagrams, if any come by, do not know the token.
+        host = "127.0.0.1" if one_node else self._host
+        # Other jobs' datagrams, if any come by, do not begin with the token.
         port = self._socket.getsockname()[1] if self._world.is_root else 0
-        (*root, self._token) = self._world.bcast((host, port, secrets.token_hex(8)))
-        if not self._world.is_root:
-            self._peers[0] = (str(root[0]), int(root[1]))
+        self._root_host, self._root_port, self._token = self._world.bcast((host, port, secrets.token_hex(8).encode()))
         self.beat("the beginning")
         if self._judge.silent or self._judge.stalled:
             self._thread.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if kind is None or issubclass(kind, PreemptedError):
+            # Who is done early (rank 0 may still write) must give signs of life until all are.
+            self._world.barrier()
         self._ended.set()
         if self._thread.is_alive():
             self._thread.join(2 * BEAT_SECONDS)
         self._socket.close()
 
     def _run(self) -> None:
-        sent = looked = time.monotonic()
-        self._speak()  # at once: who is stopped within the first second is known all the same
+        self._find_root()
+        begun = looked = spoke = time.monotonic()
+        self._speak(self._peers.values())  # at once: who is stopped within the first second is known all the same
+        told = False
         while not self._ended.is_set():
             self._listen()
             now = time.monotonic()
@@ -144,12 +194,26 @@ class Watchdog:
                 self._judge.forgive(now)
                 self.beat(self._last[1])
             looked = now
-            if now - sent > BEAT_SECONDS:
-                sent = now
-                self._speak()
-            if (problem := self._judge.verdict(now, *self._last)) is not None:
+            if now - spoke > BEAT_SECONDS:
+                spoke = now
+                self._speak(self._peers.values())
+            if not told and now - begun > UNHEARD_SECONDS:
+                told = True
+                self._tell_unheard()
+            if (problem := self._judge.verdict(now, self._own())) is not None:
                 self._end(problem)
                 return
+
+    def _find_root(self) -> None:
+        """Look up rank 0's address, once: a name server may be slow, and a thousand ranks would ask it every second."""
+        if self._world.rank and self._judge.silent:
+            try:
+                self._peers[0] = (socket.gethostbyname(self._root_host), self._root_port)
+            except OSError as error:
+                print(
+                    f"hpc-galaxy: watchdog: rank {self._world.rank} on {self._host} cannot find {self._root_host} ({error})",
+                    file=sys.stderr,
+                )
 
     def _listen(self) -> None:
         """Take what has come, waiting a moment for it."""
@@ -162,28 +226,41 @@ class Watchdog:
             return  # nothing came
 
     def _note(self, content: bytes, address: tuple[str, int]) -> None:
-        try:
-            token, rank, host, place = json.loads(content)
-        except ValueError:
+        if not content.startswith(self._token):
             return
-        if token == self._token and isinstance(rank, int) and 0 <= rank < self._world.size:
-            self._judge.hear(rank, time.monotonic(), str(host), str(place))
-            if rank not in self._peers:
-                self._peers[rank] = address
-                self._speak()
+        rank, host, place, doing = json.loads(content[len(self._token) :])
+        self._judge.hear(rank, time.monotonic(), host, place, doing)
+        if rank not in self._peers and watches_root(rank, self._world.size):
+            self._peers[rank] = address
+            self._speak([address])
 
-    def _speak(self) -> None:
-        """Send a sign of life: to rank 0, and from it to all that it has heard of."""
-        message = json.dumps((self._token, self._world.rank, socket.gethostname(), self._last[1])).encode()
-        for address in self._peers.values():
+    def _own(self) -> Sign:
+        at, place = self._last
+        return Sign(at, self._host, place[:LONGEST], main_thread_is_in())
+
+    def _speak(self, addresses: Iterable[tuple[str, int]]) -> None:
+        """Send a sign of life."""
+        own = self._own()
+        message = self._token + json.dumps((self._world.rank, own.host, own.place, own.doing)).encode()
+        for address in addresses:
             try:
                 self._socket.sendto(message, address)
             except OSError:
                 continue  # the network is away: silence will tell
 
+    def _tell_unheard(self) -> None:
+        """Say whom nobody watches over."""
+        missing = self._judge.unheard(self._world.size)
+        if self._world.is_root and self._judge.silent and missing:
+            told = f"nothing has been heard of {listed(missing)} of {self._world.size} for {UNHEARD_SECONDS:.0f} s"
+            print(f"hpc-galaxy: watchdog: {told}, and nobody will notice if they stop; does the network let UDP through?", file=sys.stderr)
+
     def _end(self, problem: str) -> None:
-        print(f"hpc-galaxy: watchdog: {problem}; the job ends here; {REMEDY}", file=sys.stderr, flush=True)
-        killer = threading.Thread(target=self._world.abort, args=(STUCK,), daemon=True)
+        killer = threading.Thread(target=self._abort, args=(problem,), daemon=True)
         killer.start()
         killer.join(ABORT_SECONDS)
-        os._exit(STUCK)  # where MPI itself is stuck, the launcher ends the others
+        os._exit(STUCK)  # where MPI itself or a pipe is stuck, the launcher ends the others
+
+    def _abort(self, problem: str) -> None:
+        print(f"hpc-galaxy: watchdog: {problem}; the job ends here; {REMEDY}", file=sys.stderr, flush=True)
+        self._world.abort(STUCK)
