@@ -21,7 +21,7 @@ test: $(READY) ## Run the tests.
 
 test-ipex: $(INSTALLED) ## Run the tests of intel-extension-for-pytorch, in an environment of its own (3.5 GB).
 	@scripts/set_up_ipex.sh .venv-ipex
-	@.venv-ipex/bin/python -m pytest -o addopts="--import-mode=importlib" tests/ipex
+	@.venv-ipex/bin/python -m pytest tests/ipex
 
 lint: $(INSTALLED) ## Check style, types, who imports whom, and the shell scripts.
 	$(BIN)/ruff check .

@@ -41,7 +41,15 @@ def training_fingerprint(config: Config, manifest: Manifest) -> str:
     epochs, so that a run can be continued for longer, unless the learning rate depends on it.
     """
     train = config.train
-    neutral: dict[str, Any] = {"backend": "auto", "threads": 0, "bind": True, "log_steps": 1, "patience": 0, "force_bfloat16": False}
+    neutral: dict[str, Any] = {
+        "backend": "auto",
+        "threads": 0,
+        "bind": True,
+        "log_steps": 1,
+        "patience": 0,
+        "force_bfloat16": False,
+        "ipex": False,
+    }
     neutral |= {"saving": Saving(), "watchdog": Watchdog(), "horovod": Horovod(compression=train.horovod.compression)}
     neutral |= {"ddp": Ddp(compression=train.ddp.compression), "data": train.data.model_copy(update={"prefetch": 1, "stage": ""})}
     if train.schedule.name in ("constant", "step"):

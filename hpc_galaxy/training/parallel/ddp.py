@@ -5,6 +5,8 @@ from __future__ import annotations
 import socket
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
+from inspect import signature
+from typing import Any
 
 import torch
 from torch import distributed, nn
@@ -14,6 +16,11 @@ from hpc_galaxy.config.training import Ddp
 from hpc_galaxy.training.parallel.base import STALL_SECONDS, DataParallel
 from hpc_galaxy.world import World
 
+_OPTION = (
+    "forward_sync_buffers" if "forward_sync_buffers" in signature(nn.parallel.DistributedDataParallel).parameters else "broadcast_buffers"
+)
+# No buffers are sent, as with the other backends; torch has given the option another name.
+KEEP_BUFFERS: dict[str, Any] = {_OPTION: False}
 HOOKS = {"fp16": default_hooks.fp16_compress_hook, "bf16": default_hooks.bf16_compress_hook}
 
 
@@ -53,7 +60,7 @@ class DDP(DataParallel):
             process_group=self._group,
             bucket_cap_mb=self._settings.bucket_mb,
             gradient_as_bucket_view=True,
-            forward_sync_buffers=False,  # as the other backends
+            **KEEP_BUFFERS,
         )
         if self._settings.compression != "none":
             hook = HOOKS[self._settings.compression]
