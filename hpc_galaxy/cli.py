@@ -38,8 +38,8 @@ def _run(work: Callable[[World], None], torchrun: bool = False) -> None:
 
 
 def _join(torchrun: bool) -> World:
-    launch = import_module("hpc_galaxy.training.torchrun") if torchrun and "TORCHELASTIC_RUN_ID" in os.environ else None
-    return launch.join_torchrun(os.environ) if launch else detect()
+    launch = import_module("hpc_galaxy.training.torchrun") if torchrun else None
+    return launch.join_torchrun(os.environ) if launch and launch.launched_by_torchrun(os.environ) else detect()
 
 
 def _load(function: str) -> Callable[..., None]:
