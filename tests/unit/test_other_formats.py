@@ -105,9 +105,9 @@ def test_overlaps_are_as_large_as_the_stamps() -> None:
 
 def test_the_network_fits_the_stamps_and_is_that_of_2018_by_default() -> None:
     assert count_parameters(GalaxyCNN()) == 353_786
-    assert count_parameters(GalaxyCNN(StampFormat(("g", "r", "i", "z")))) == 353_786 + 2 * 49 * 18
-    assert count_parameters(GalaxyCNN(StampFormat(size=32))) == 353_786 - 54 * 64 * (64 - 16)
-    assert count_parameters(GalaxyCNN(StampFormat(size=8))) == 353_786 - 54 * 64 * 63
+    assert count_parameters(GalaxyCNN(channels=8)) == 353_786 + 2 * 49 * 18
+    assert count_parameters(GalaxyCNN(size=32)) == 353_786 - 54 * 64 * (64 - 16)
+    assert count_parameters(GalaxyCNN(size=8)) == 353_786 - 54 * 64 * 63
 
 
 def test_noise_is_known_from_the_pixels_where_there_is_no_inverse_variance() -> None:
