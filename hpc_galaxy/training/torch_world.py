@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import os
 import sys
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ import torch
 from torch import distributed
 
 from hpc_galaxy.errors import LaunchError
+from hpc_galaxy.training.parallel import groups
 from hpc_galaxy.training.parallel.base import STALL_SECONDS
 from hpc_galaxy.world import World
 
@@ -23,14 +23,7 @@ T = TypeVar("T")
 
 def meet(rank: int, size: int) -> None:
     """Join torch's group of all ranks, where the environment says. Collective."""
-    distributed.init_process_group("gloo", rank=rank, world_size=size, timeout=timedelta(seconds=STALL_SECONDS))
-    # A process that leaves while gloo's threads still run dies of SIGABRT now and then.
-    atexit.register(_part)
-
-
-def _part() -> None:
-    if distributed.is_initialized():
-        distributed.destroy_process_group()
+    groups.join("gloo", rank=rank, world_size=size, timeout=timedelta(seconds=STALL_SECONDS))
 
 
 @dataclass(frozen=True)

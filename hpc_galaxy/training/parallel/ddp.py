@@ -13,6 +13,7 @@ from torch import distributed, nn
 from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
 
 from hpc_galaxy.config.training import Ddp
+from hpc_galaxy.training.parallel import groups
 from hpc_galaxy.training.parallel.base import STALL_SECONDS, DataParallel
 from hpc_galaxy.world import World
 
@@ -49,7 +50,7 @@ class DDP(DataParallel):
         if distributed.is_initialized():
             self._group = distributed.new_group(backend=transport, timeout=timeout)
         else:
-            distributed.init_process_group(transport, store=_meet(world), rank=world.rank, world_size=world.size, timeout=timeout)
+            groups.join(transport, store=_meet(world), rank=world.rank, world_size=world.size, timeout=timeout)
 
     def prepare(self, model: nn.Module) -> nn.Module:
         """Return the model wrapped; wrapping broadcasts the parameters."""
