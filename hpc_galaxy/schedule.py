@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 from hpc_galaxy.tracing.progress import Progress
+from hpc_galaxy.tracing.recorder import WAIT
 from hpc_galaxy.tracing.spans import Stopwatch
 from hpc_galaxy.world import World, guard
 
@@ -88,8 +89,9 @@ def _take(queue: _Queue[T], watch: Stopwatch) -> Iterator[T]:
 
 def _ask(comm: Any, rank: int, watch: Stopwatch) -> Iterator[Any]:
     while True:
-        comm.send((rank, dict(watch.counts)), dest=0, tag=ASK)
-        item = comm.recv(source=0, tag=GIVE)
+        with watch.span(WAIT):
+            comm.send((rank, dict(watch.counts)), dest=0, tag=ASK)
+            item = comm.recv(source=0, tag=GIVE)
         if item is None:
             return
         yield item

@@ -25,6 +25,7 @@ LAUNCHERS = (
     ("srun", "SLURM_STEP_NUM_TASKS"),
 )
 GRACE_SECONDS = 2.0
+NAMED = 4  # ranks that a message names
 INTERRUPTED = 130  # what a shell reports of a program that ended by Ctrl-C
 
 
@@ -135,6 +136,14 @@ class World:
 
             self.comm.Allreduce(MPI.IN_PLACE, values)
 
+    def send_number(self, number: int, to: int) -> None:
+        """Send a number of at most 63 bits to the rank `to`, which has to receive it."""
+        self.comm.send(number, dest=to)
+
+    def receive_number(self, source: int) -> int:
+        """Return the number that the rank `source` sends."""
+        return int(self.comm.recv(source=source))
+
     def abort(self, code: int) -> None:
         """End every rank of the job at once with exit code `code`."""
         sys.stdout.flush()
@@ -142,6 +151,13 @@ class World:
         if self.comm is not None:
             self.comm.Abort(code)
         raise SystemExit(code)
+
+
+def listed(ranks: Sequence[int]) -> str:
+    """Return ``rank 3``, ``ranks 3, 4, 5`` or, of many, ``ranks 3, 4, 5, 6 and 90 more``."""
+    names = ", ".join(map(str, ranks[:NAMED]))
+    more = f" and {len(ranks) - NAMED} more" if len(ranks) > NAMED else ""
+    return f"rank{'s' * (len(ranks) > 1)} {names}{more}"
 
 
 def expected_size(environ: Mapping[str, str]) -> tuple[str, int] | None:

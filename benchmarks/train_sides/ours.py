@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from hpc_galaxy.config import Config
 from hpc_galaxy.shards.manifest import load_manifest
 from hpc_galaxy.tracing.progress import announce
-from hpc_galaxy.tracing.spans import Stopwatch
 from hpc_galaxy.training.build import build, connect, global_batch_size, open_data
 from hpc_galaxy.training.checkpoint import Checkpoints
 from hpc_galaxy.training.guarding.signals import Signals
@@ -32,23 +31,21 @@ class Ours:
     ----------
     keeper, state : Keeper, State
         The run.
-    watch : Stopwatch
-        What it has waited for since it began.
     """
 
     keeper: Keeper
     state: State
-    watch: Stopwatch
 
     def __post_init__(self) -> None:
         self._steps = self._run()
 
     def __call__(self, steps: int) -> Cost:
         """Train for so many steps."""
-        before = self.watch.seconds["data"]
+        watch = self.keeper.trainer.watch
+        before = watch.seconds["data"]
         with contextlib.redirect_stdout(io.StringIO()):  # progress
             cost = timed(lambda: next(self._steps), steps)
-        return cost._replace(waited=(self.watch.seconds["data"] - before) / steps)
+        return cost._replace(waited=(watch.seconds["data"] - before) / steps)
 
     def close(self) -> None:
         """End the thread that reads ahead."""
@@ -59,8 +56,8 @@ class Ours:
         trainer, state = self.keeper.trainer, self.state
         while True:
             steps = -(-len(trainer.examples) // state.global_batch)
-            for batch in announce(trainer.world, f"epoch {state.epoch}", "steps", trainer.batches(state, self.watch), steps):
-                trainer.step(batch, state, self.watch)
+            for batch in announce(trainer.world, f"epoch {state.epoch}", "steps", trainer.batches(state), steps):
+                trainer.step(batch, state)
                 self.keeper.after_step(state)
                 yield
             state.end_epoch({"epoch": state.epoch})
@@ -77,7 +74,7 @@ def ours(config: Config) -> Iterator[Ours]:
         metrics = Metrics(config.paths.run, world, state, config.train.log_steps)
     checkpoints = Checkpoints(config.paths.run, config, manifest, world)
     with Signals() as signals, Watchdog(world, config.train.watchdog) as watchdog:
-        keeper = Keeper(config, data, trainer, checkpoints, metrics, signals, watchdog)
-        with contextlib.closing(Ours(keeper, state, Stopwatch())) as side:
+        keeper = Keeper(config, data, trainer, checkpoints, metrics, signals, watchdog, lambda: None)
+        with contextlib.closing(Ours(keeper, state)) as side:
             yield side
         metrics.close()

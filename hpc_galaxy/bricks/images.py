@@ -15,6 +15,7 @@ from hpc_galaxy.bricks.layout import coadd_path, find
 from hpc_galaxy.bricks.tiles import decode_tiles, tiled_plane, touched_tiles
 from hpc_galaxy.errors import InputError
 from hpc_galaxy.files import whole_file
+from hpc_galaxy.tracing.spans import Stopwatch
 
 BANDS = ("g", "r", "z")
 PLANES = ("image", "invvar")
@@ -48,7 +49,14 @@ class Plane:
     datasum: int | None
 
 
-def read_plane(path: Path, boxes: np.ndarray | None = None, *, buffer: np.ndarray | None = None, checksum: bool = True) -> Plane:
+def read_plane(
+    path: Path,
+    boxes: np.ndarray | None = None,
+    *,
+    buffer: np.ndarray | None = None,
+    checksum: bool = True,
+    watch: Stopwatch | None = None,
+) -> Plane:
     """Read one plane, from the first HDU with two-dimensional data.
 
     Parameters
@@ -61,24 +69,29 @@ def read_plane(path: Path, boxes: np.ndarray | None = None, *, buffer: np.ndarra
         The pixels of an earlier plane, to be overwritten with this one's when they have the same shape.
     checksum : bool
         Whether to read the file whole and compare its checksum with the one it states. Otherwise no more is read than needed.
+    watch : Stopwatch, optional
+        Times reading and decompressing; without `checksum` they go hand in hand, and are called decompressing.
 
     Raises
     ------
     InputError
         The file is missing, unreadable or corrupt, or has no two-dimensional image.
     """
+    watch = watch or Stopwatch()
     with open_bytes(path, whole=checksum) as source:
-        if source.size is None:
-            source.load()  # what lies where in a gzipped file is known only after all that is before it
-        hdu = plane_hdu(source)
-        datasum = check_data_sum(source, hdu) if checksum else None
-        tiled = tiled_plane(source, hdu)
-        pixels = _room(hdu, buffer)
-        if tiled is not None:
-            numbers = np.arange(tiled.grid[0] * tiled.grid[1]) if boxes is None else touched_tiles(tiled, boxes)
-            decode_tiles(source, tiled, numbers, pixels)
-        else:
-            pixels[:] = _read_foreign(hdu)
+        with watch.span("read", detail=path.name):
+            if source.size is None:
+                source.load()  # what lies where in a gzipped file is known only after all that is before it
+            hdu = plane_hdu(source)
+            datasum = check_data_sum(source, hdu) if checksum else None
+            tiled = tiled_plane(source, hdu)
+        with watch.span("decompress", detail=path.name):
+            pixels = _room(hdu, buffer)
+            if tiled is not None:
+                numbers = np.arange(tiled.grid[0] * tiled.grid[1]) if boxes is None else touched_tiles(tiled, boxes)
+                decode_tiles(source, tiled, numbers, pixels)
+            else:
+                pixels[:] = _read_foreign(hdu)
         return Plane(pixels, path, source.disk_size, datasum)
 
 

@@ -18,6 +18,7 @@ from hpc_galaxy.config import Config, Survey
 from hpc_galaxy.files import shown, whole_file
 from hpc_galaxy.ledger import Ledger, fingerprint
 from hpc_galaxy.schedule import deal
+from hpc_galaxy.tracing.attempt import recording
 from hpc_galaxy.tracing.spans import Stopwatch
 from hpc_galaxy.world import World
 
@@ -35,8 +36,9 @@ def make_survey(config: Config, world: World, overwrite: bool = False) -> None:
     root = config.paths.survey
     ledger = Ledger(root, "survey", fingerprint(config, "survey"))
     bricks = survey_bricks(config.survey.bricks, config.survey.ra, config.survey.dec)
-    watch = Stopwatch()
-    with ledger.claim(config, world, overwrite, ("coadd", "tractor", "truth", bricks_path(root).name)):
+    outputs = ("coadd", "tractor", "truth", bricks_path(root).name)
+    with ledger.claim(config, world, overwrite, outputs), recording(config.trace, root, "survey", world) as recorder:
+        watch = Stopwatch(recorder)
         entries = [_make_brick(config, brick, watch) for brick in deal(world, "survey", "bricks", bricks, watch)]
         if world.is_root:
             _write_bricks(root, bricks)
@@ -59,9 +61,9 @@ def _make_brick(config: Config, brick: Brick, watch: Stopwatch) -> dict[str, Any
     if catalog_path.exists():  # written last, so the brick is whole
         return entry
     for band in BANDS:
-        with watch.span("render"):
+        with watch.span("render", detail=brick.name):
             image, invvar = render(rng, sources, conditions, band, survey.npix)
-        with watch.span("write"):
+        with watch.span("write", detail=brick.name):
             for plane, data in (("image", image), ("invvar", invvar)):
                 write_plane(root, brick.name, plane, band, data, wcs_header(wcs, brick.name, plane, band))
     with whole_file(truth_path(root, brick.name)) as temporary:

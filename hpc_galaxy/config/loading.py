@@ -15,6 +15,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from hpc_galaxy.config.base import Section
 from hpc_galaxy.config.stages import Extract, Injection, Paths, Realism, Split, Survey
+from hpc_galaxy.config.tracing import Trace
 from hpc_galaxy.config.training import Train
 from hpc_galaxy.errors import ConfigError
 from hpc_galaxy.files import write_text
@@ -31,6 +32,7 @@ class Config(Section):
     split: Split = Split()
     train: Train = Train()
     realism: Realism = Realism()
+    trace: Trace = Trace()
 
     def fingerprint(self, *sections: str) -> str:
         """Return a short hash of the seed and the named sections: two outputs with the same one were asked for alike."""

@@ -144,24 +144,24 @@ class Extractor:
     def _cut_view(self, work: Work, view: View, outputs: dict[str, Output]) -> None:
         """Cut the wanted classes out of one copy of the brick."""
         settings, stamps = self.config.extract, stamp_format(self.config.extract)
-        with self.watch.span("catalog"):
+        with self.watch.span("select", detail=work.brick):
             shape = plane_shape(view.coadd(settings.planes[0], settings.bands[0]))
             chosen = choose(settings, view, shape, list(outputs), work.positions)
-        with self.watch.span("decode"):
-            planes = self._read(view, stamps, shape, np.concatenate([part.outlines for part in chosen.values()]))
+        planes = self._read(view, stamps, shape, np.concatenate([part.outlines for part in chosen.values()]))
         for label, part in chosen.items():
             outputs[label].note(part, planes.values())
             for rows in _blocks(len(part.table)):
-                with self.watch.span("cut"):
+                with self.watch.span("cut", detail=work.brick):
                     images = self._stamps(planes, part.outlines[rows])
-                with self.watch.span("write"):
+                with self.watch.span("write", detail=work.brick):
                     outputs[label].writer.append(images, part.table[rows])
 
     def _read(self, view: View, stamps: StampFormat, shape: tuple[int, int], outlines: np.ndarray) -> dict[str, Plane]:
         planes = {}
         for name in stamps.channels:
             path = view.coadd(*name.split("_"))
-            plane = read_plane(path, outlines, buffer=self.memory.pop(name, None), checksum=self.config.extract.checksums)
+            room = self.memory.pop(name, None)
+            plane = read_plane(path, outlines, buffer=room, checksum=self.config.extract.checksums, watch=self.watch)
             self.memory[name] = plane.pixels
             if plane.pixels.shape != shape:
                 raise InputError(path, f"has shape {plane.pixels.shape}, expected {shape}, that of its neighbours", "copy it again")

@@ -21,7 +21,9 @@ from hpc_galaxy.files import shown
 from hpc_galaxy.ledger import Ledger, fingerprint, require_complete
 from hpc_galaxy.schedule import deal
 from hpc_galaxy.shards.schema import CLASSES
+from hpc_galaxy.tracing.attempt import recording
 from hpc_galaxy.tracing.progress import FAILED
+from hpc_galaxy.tracing.recorder import WRITER
 from hpc_galaxy.tracing.spans import Stopwatch
 from hpc_galaxy.world import World
 
@@ -41,8 +43,8 @@ def extract(config: Config, world: World, overwrite: bool = False) -> None:
     for stage, directory in inputs.items():
         require_complete(directory, stage)
     ledger = Ledger(root, "extract", fingerprint(config, "extract", *inputs.values()))
-    with ledger.claim(config, world, overwrite, list(CLASSES)):
-        watch = Stopwatch()
+    with ledger.claim(config, world, overwrite, list(CLASSES)), recording(config.trace, root, "extract", world) as recorder:
+        watch = Stopwatch(recorder)
         work = list_work(config, world) if world.is_root else []
         weights = costs(config, world, world.bcast([item.brick for item in work]))
         dealt = deal(world, "extract", "bricks", work, watch, weights)
@@ -128,12 +130,13 @@ def _start(extractor: Extractor, work: Work) -> Callable[[], dict[str, Any]]:
     except (HpcGalaxyError, OSError) as error:
         failure = _failure(work.brick, error)
         return lambda: failure
-    return lambda: _finish(started)
+    return lambda: _finish(started, extractor.watch)
 
 
-def _finish(started: Started) -> dict[str, Any]:
+def _finish(started: Started, watch: Stopwatch) -> dict[str, Any]:
     try:
-        return started.finish()
+        with watch.span("flush", WRITER, started.entry["brick"]):
+            return started.finish()
     except (HpcGalaxyError, OSError) as error:
         return _failure(started.entry["brick"], error)
 

@@ -28,6 +28,7 @@ from hpc_galaxy.injection.add import add_galaxies
 from hpc_galaxy.injection.properties import collisions, draw_galaxies, templates
 from hpc_galaxy.ledger import Ledger, fingerprint, require_complete
 from hpc_galaxy.schedule import deal
+from hpc_galaxy.tracing.attempt import recording
 from hpc_galaxy.tracing.spans import Stopwatch
 from hpc_galaxy.world import World
 
@@ -42,8 +43,9 @@ def inject(config: Config, world: World, overwrite: bool = False) -> None:
     cells = read_bricks(survey)
     items = [(brick, number) for brick in list_bricks(survey) for number in range(config.injection.realisations)]
     ledger = Ledger(root, "inject", fingerprint(config, "injection", survey))
-    watch = Stopwatch()
-    with ledger.claim(config, world, overwrite, ("coadd", "tractor", "obiwan")):
+    outputs = ("coadd", "tractor", "obiwan")
+    with ledger.claim(config, world, overwrite, outputs), recording(config.trace, root, "inject", world) as recorder:
+        watch = Stopwatch(recorder)
         dealt = deal(world, "inject", "realisations", items, watch)
         entries = [Realisation(config, _cell(cells, survey, brick), number).make(watch) for brick, number in dealt]
         ledger.close(world, entries)
@@ -96,7 +98,7 @@ class Realisation:
 
     def _inject(self, watch: Stopwatch) -> None:
         survey, settings, name = self.config.paths.survey, self.config.injection, self.brick.name
-        with watch.span("read"):
+        with watch.span("read", detail=name):
             catalog = read_catalog(tractor_path(survey, name))
             planes = read_planes(survey, name)
         conditions = typical_conditions(catalog, planes)
@@ -104,14 +106,14 @@ class Realisation:
         real = templates(catalog, str(tractor_path(survey, name)))
         fakes = draw_galaxies(rng, real, settings.per_brick, settings.jitter, planes["image_r"].shape)
         skipped = collisions(fakes["x"], fakes["y"], settings.collision_arcsec)
-        with watch.span("draw"):
+        with watch.span("draw", detail=name):
             add_galaxies(planes, fakes, np.flatnonzero(~skipped), conditions, settings, self.keys)
         wcs = header_wcs(read_header(survey, name, "image", "r"))
         measured, _ = measure(rng, fakes[~skipped], conditions, wcs, self.brick)
         measured["objid"] += catalog["objid"].max() + 1
         observe_alike(measured, catalog)
         mark_masked(measured, coadd_path(survey, name, "image", "r").with_name(f"legacysurvey-{name}-maskbits.fits.fz"))
-        with watch.span("write"):
+        with watch.span("write", detail=name):
             self._write_planes(planes)
             self._write_tables(np.concatenate([catalog, measured]), simcat_table(fakes, wcs, conditions.transmission), skipped)
         watch.count("collided", int(skipped.sum()))

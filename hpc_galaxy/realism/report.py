@@ -18,6 +18,8 @@ from hpc_galaxy.realism.pairs import choose_pairs, magnitude_at
 from hpc_galaxy.realism.plots import draw_roc, draw_scores
 from hpc_galaxy.realism.statistics import summarise
 from hpc_galaxy.shards.numpy_shards import SplitReader, open_split
+from hpc_galaxy.tracing.attempt import recording
+from hpc_galaxy.tracing.spans import Stopwatch
 from hpc_galaxy.training.checkpoint import shards_fingerprint
 from hpc_galaxy.training.data.batches import Dataset
 from hpc_galaxy.training.node import threads_per_rank
@@ -46,6 +48,11 @@ def report(config: Config, world: World, overwrite: bool) -> None:
     FormatError
         The weights or the shards are damaged.
     """
+    with recording(config.trace, config.paths.report, "realism", world) as recorder:
+        _report(config, world, Stopwatch(recorder))
+
+
+def _report(config: Config, world: World, watch: Stopwatch) -> None:
     reader = open_split(config.paths.shards, "test")
     weights = world.bcast(_load_best(config.paths.run, reader) if world.is_root else None)
     assert weights is not None
@@ -53,9 +60,11 @@ def report(config: Config, world: World, overwrite: bool) -> None:
     dataset.check()
     device = pick_device(world)
     torch.set_num_threads(threads_per_rank(world, config.train.threads))
-    logits = compute_logits(restore_model(weights).to(device), dataset, world, device)
+    with watch.span("score"):
+        logits = compute_logits(restore_model(weights).to(device), dataset, world, device)
     if logits is not None:
-        _write(config, reader, logits, weights.about)
+        with watch.span("draw and write"):
+            _write(config, reader, logits, weights.about)
 
 
 def _load_best(run: Path, reader: SplitReader) -> Weights:

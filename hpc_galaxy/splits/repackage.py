@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,11 +22,11 @@ from hpc_galaxy.splits.groups import group_names
 from hpc_galaxy.splits.journal import Journal
 from hpc_galaxy.splits.sources import Sources
 from hpc_galaxy.splits.statistics import moments
+from hpc_galaxy.tracing.recorder import WRITER
 from hpc_galaxy.tracing.spans import Stopwatch
 
 WRITERS = 3  # threads: while some shards are flushed to the disk another one is written; twice as fast as one thread
 Record = dict[str, Any]
-Seconds = dict[str, float]
 Write = Callable[["Piece", np.ndarray, np.ndarray], Record]
 """Takes a piece, its stamps (n, size, size, channels) and its table (n,); returns what is to be remembered, ready for JSON."""
 
@@ -91,7 +90,7 @@ class Repackager:
         buffers = [np.empty((SHARD_SIZE, *self.sources.stamps.shape), STAMP_DTYPE) for _ in range(WRITERS + 1)]
         records: list[Record] = []
         with StampFiles(self.files, self.sources.stamps, self.sources.places) as source, ThreadPoolExecutor(WRITERS, "write") as threads:
-            writing: deque[Future[tuple[Record, Seconds]]] = deque()
+            writing: deque[Future[Record]] = deque()
             for number, piece in enumerate(pieces):
                 x, table = self._read(source, piece, buffers[number % len(buffers)])
                 if len(writing) == WRITERS:
@@ -102,7 +101,7 @@ class Repackager:
 
     def _read(self, source: StampFiles, piece: Piece, buffer: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         x, table = buffer[: len(piece.places)], np.empty(len(piece.places), self.sources.stamps.example_dtype)
-        with self.watch.span("read"):
+        with self.watch.span("read", detail=piece.key):
             source.read(piece.places["file"], piece.places["row"], x, table)
             table["group"] = group_names(table, self.config.split)
         self.watch.count("examples", len(x))
@@ -114,23 +113,20 @@ class Repackager:
         problem = f"row {place['row']} (id {table['id'][bad].decode()}) has pixels that are no numbers, expected none"
         raise FormatError(self.files[place["file"]], problem, "run 'hpc-galaxy extract --overwrite'")
 
-    def _write(self, piece: Piece, x: np.ndarray, table: np.ndarray) -> tuple[Record, Seconds]:
-        """Measure and write a piece, in a thread; return what is to be remembered, and how long both took."""
-        start = time.perf_counter()
-        part = moments(x, self.scale)
+    def _write(self, piece: Piece, x: np.ndarray, table: np.ndarray) -> Record:
+        """Measure and write a piece, in a thread; return what is to be remembered."""
+        with self.watch.span("statistics", WRITER, piece.key):
+            part = moments(x, self.scale)
         if not np.isfinite(part).all():
             self._refuse(piece, x, table)
-        measured = time.perf_counter()
-        record = {"piece": piece.key, "moments": part.tolist(), **self.write(piece, x, table)}
-        return record, {"statistics": measured - start, "write": time.perf_counter() - measured}
+        with self.watch.span("write", WRITER, piece.key):
+            return {"piece": piece.key, "moments": part.tolist(), **self.write(piece, x, table)}
 
-    def _finish(self, writing: Future[tuple[Record, Seconds]], journal: Journal) -> Record:
+    def _finish(self, writing: Future[Record], journal: Journal) -> Record:
         """Wait until a piece is whole, and write that down."""
         with self.watch.span("wait for the disk"):
-            record, seconds = writing.result()
+            record = writing.result()
             journal.write(record)
-        for name, value in seconds.items():
-            self.watch.seconds[name] += value
         return record
 
 

@@ -28,6 +28,7 @@ from hpc_galaxy.splits.plan import FEW_GROUPS, Plan, make_plan
 from hpc_galaxy.splits.repackage import Piece, Record, Repackager, require_space
 from hpc_galaxy.splits.sources import Sources, gather_sources
 from hpc_galaxy.splits.statistics import scales, typical_invvar
+from hpc_galaxy.tracing.attempt import recording
 from hpc_galaxy.tracing.spans import Stopwatch
 from hpc_galaxy.world import World
 
@@ -55,10 +56,11 @@ def split(config: Config, world: World, overwrite: bool = False) -> None:
     root = config.paths.shards
     files = world.bcast(cutout_files(config, world) if world.is_root else [])
     ledger = Ledger(root, "split", fingerprint(config, "split", config.paths.cutouts))
-    watch = Stopwatch()
-    with ledger.claim(config, world, overwrite, OUTPUTS):
-        with watch.span("plan"):
+    with ledger.claim(config, world, overwrite, OUTPUTS), recording(config.trace, root, "split", world) as recorder:
+        watch = Stopwatch(recorder)
+        with watch.span("gather"):
             sources = gather_sources(config, world, files)
+        with watch.span("shuffle"):
             plan = make_plan(config, world, files, sources)
         _say_plan(world, config, sources, plan)
         scale = world.bcast(_scale(files, sources, plan) if world.is_root else np.empty(0))

@@ -13,6 +13,8 @@ from hpc_galaxy.config import Config, Train
 from hpc_galaxy.errors import FormatError
 from hpc_galaxy.shards.manifest import REMEDY, Manifest
 from hpc_galaxy.shards.numpy_shards import SplitReader
+from hpc_galaxy.tracing.recorder import Recorder
+from hpc_galaxy.tracing.spans import Stopwatch
 from hpc_galaxy.training.data.batches import Dataset
 from hpc_galaxy.training.data.inputs import Inputs, make_inputs
 from hpc_galaxy.training.data.order import rank_part
@@ -94,8 +96,8 @@ def _require_files(reader: SplitReader, world: World) -> None:
                 raise FormatError(path, f"has {found} bytes, expected {size}", REMEDY)
 
 
-def build(config: Config, data: Data, world: World, layout: Layout, global_batch: int) -> Trainer:
-    """Make the model and all it is trained with, from the seed, and say what was made. Collective.
+def build(config: Config, data: Data, world: World, layout: Layout, global_batch: int, recorder: Recorder | None = None) -> Trainer:
+    """Make the model and all it is trained with, from the seed, and say what was made; `recorder` hears of every span. Collective.
 
     The parameters are not yet shared with the other ranks, and a checkpoint may still be put in: `connect` comes after that.
 
@@ -118,7 +120,8 @@ def build(config: Config, data: Data, world: World, layout: Layout, global_batch
         f"{settings.optimizer.name} at {peak:g}, device {device.type}, seed {config.seed}"
     )
     world.say(f"training: {layout.sentence}")
-    return Trainer(model, model, optimizer, learning_rate, objective, parallel, settings, data.examples, config.seed, world, device)
+    watch = Stopwatch(recorder)
+    return Trainer(model, model, optimizer, learning_rate, objective, parallel, settings, data.examples, config.seed, world, device, watch)
 
 
 def _make_model(settings: Train, data: Data) -> nn.Module:
@@ -138,6 +141,8 @@ def connect(trainer: Trainer) -> Trainer:
         *_, sentence = optimise(trainer.model, trainer.optimizer)
         trainer.world.say(f"training: {sentence}")
     wrapped = trainer.parallel.prepare(trainer.model)
+    if trainer.watch.recorder is not None:
+        trainer.parallel.record(trainer.watch)
     if trainer.settings.compile:
         wrapped.compile()
     return replace(trainer, wrapped=wrapped)

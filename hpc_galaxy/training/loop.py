@@ -14,6 +14,7 @@ from torch import nn
 from hpc_galaxy.config import Train
 from hpc_galaxy.errors import StageError
 from hpc_galaxy.tracing.progress import announce
+from hpc_galaxy.tracing.recorder import COMMUNICATION
 from hpc_galaxy.tracing.spans import Stopwatch
 from hpc_galaxy.training import scores
 from hpc_galaxy.training.data.batches import Batch, Dataset
@@ -53,6 +54,8 @@ class Trainer:
         Behind everything random.
     world, device : World, device
         Where this rank is and computes.
+    watch : Stopwatch
+        What the epoch that is going on has taken, and what is recorded of it.
     """
 
     model: nn.Module
@@ -66,8 +69,9 @@ class Trainer:
     seed: int
     world: World
     device: torch.device
+    watch: Stopwatch
 
-    def step(self, batch: Batch, state: State, watch: Stopwatch) -> None:
+    def step(self, batch: Batch, state: State) -> None:
         """Do one step on this rank's slice of a global batch. Collective.
 
         Raises
@@ -82,40 +86,46 @@ class Trainer:
         pieces = list(batch.pieces(self.settings.batch_size))
         for number, piece in enumerate(pieces, 1):
             with self.parallel.backward(last=number == len(pieces)):
-                total, correct = self._backward(piece.to(self.device), state)
+                total, correct = self._backward(piece, state)
             loss, right = loss + total, right + correct
-        with watch.span("allreduce"):
-            self.parallel.average_gradients()
-        norm = clip_gradients(self.model.parameters(), self.settings.optimizer.clip_norm).item()
-        if not math.isfinite(norm):
-            self._refuse(f"the gradient's norm is {norm}", batch.indices, state)
-        self.optimizer.step()
-        watch.count("examples", len(batch.labels))
+        if self.parallel.waits:
+            with self.watch.span("allreduce", COMMUNICATION):
+                self.parallel.average_gradients()
+        with self.watch.span("optimizer"):
+            norm = clip_gradients(self.model.parameters(), self.settings.optimizer.clip_norm).item()
+            if not math.isfinite(norm):
+                self._refuse(f"the gradient's norm is {norm}", batch.indices, state)
+            self.optimizer.step()
+        self.watch.count("examples", len(batch.labels))
         state.advance(batch.examples, (loss, right, len(batch.labels), norm, 1))
 
     def _backward(self, batch: Batch, state: State) -> tuple[float, int]:
         """Add a piece's gradients; return the sum of its losses and the number of right answers."""
-        with self.autocast():
-            logits = self.wrapped(batch.images)
-        losses = self.objective(logits.float(), batch.labels)
-        loss = losses.sum()
-        total = loss.item()
+        with self.watch.span("copy"):
+            batch = batch.to(self.device)
+        with self.watch.span("forward"):
+            with self.autocast():
+                logits = self.wrapped(batch.images)
+            losses = self.objective(logits.float(), batch.labels)
+            loss = losses.sum()
+            total = loss.item()
         if not math.isfinite(total):
             bad = ~torch.isfinite(losses.detach()).cpu().numpy()
             self._refuse(f"the loss is {total}", batch.indices[bad], state)
         # The mean over ranks of this is the mean over the global batch, however unequally the ranks share it.
-        (loss * (self.world.size / batch.examples)).backward()
+        with self.watch.span("backward"):
+            (loss * (self.world.size / batch.examples)).backward()
         return total, int((logits.argmax(1) == batch.labels).sum())
 
     def autocast(self) -> AbstractContextManager[None]:
         """Return the context in which the forward pass takes `train.precision`."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bfloat16")
 
-    def batches(self, state: State, watch: Stopwatch) -> Iterator[Batch]:
+    def batches(self, state: State) -> Iterator[Batch]:
         """Yield this rank's slices of what is left of an epoch, and time how long each lets the computation wait."""
-        batches = self.examples.epoch(self.seed, state.epoch, state.global_batch, self.world, start=state.seen)
+        batches = self.examples.epoch(self.seed, state.epoch, state.global_batch, self.world, state.seen, self.watch)
         while True:
-            with watch.span("data"):
+            with self.watch.span("data"):
                 batch = next(batches, None)
             if batch is None:
                 return
@@ -123,7 +133,7 @@ class Trainer:
 
     def validate(self, held_out: Dataset, after_block: Callable[[], None]) -> dict[str, float]:
         """Score a split and return loss, accuracy and AUC on rank 0, nothing elsewhere. Collective."""
-        with self.autocast():
+        with self.watch.span("validate"), self.autocast():
             logits = scores.compute_logits(self.model, held_out, self.world, self.device, after_block)
         if logits is None:
             return {}
@@ -160,8 +170,8 @@ class Keeper(Protocol):
     def after_block(self) -> None:
         """Note that the validation advances."""
 
-    def after_epoch(self, state: State, watch: Stopwatch, seconds: float, valid: dict[str, float]) -> None:
-        """Report, save, and go on to the next epoch, given what its parts took on this rank, the training as a whole, and its scores."""
+    def after_epoch(self, state: State, seconds: float, valid: dict[str, float]) -> None:
+        """Report, save, and go on to the next epoch, given what its training took, and its scores."""
 
 
 def fit(trainer: Trainer, held_out: Dataset, state: State, keeper: Keeper) -> None:
@@ -177,13 +187,13 @@ def fit(trainer: Trainer, held_out: Dataset, state: State, keeper: Keeper) -> No
         Decides itself when to act.
     """
     while state.epoch <= trainer.settings.epochs and not _in_vain(trainer, state):
-        watch = Stopwatch()
+        trainer.watch.restart()
         left = -(-(len(trainer.examples) - state.seen) // state.global_batch)
-        for batch in announce(trainer.world, f"epoch {state.epoch}", "steps", trainer.batches(state, watch), left):
-            trainer.step(batch, state, watch)
+        for batch in announce(trainer.world, f"epoch {state.epoch}", "steps", trainer.batches(state), left):
+            trainer.step(batch, state)
             keeper.after_step(state)
-        seconds = watch.elapsed
-        keeper.after_epoch(state, watch, seconds, trainer.validate(held_out, keeper.after_block))
+        seconds = trainer.watch.elapsed
+        keeper.after_epoch(state, seconds, trainer.validate(held_out, keeper.after_block))
 
 
 def _in_vain(trainer: Trainer, state: State) -> bool:

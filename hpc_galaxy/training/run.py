@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +17,10 @@ from hpc_galaxy.errors import PreemptedError
 from hpc_galaxy.files import lock, read_json, shown, write_json
 from hpc_galaxy.ledger import LOCK
 from hpc_galaxy.shards.manifest import load_manifest
-from hpc_galaxy.tracing.spans import Stopwatch
+from hpc_galaxy.tracing.attempt import recording
+from hpc_galaxy.tracing.foreign import TIMELINE
+from hpc_galaxy.tracing.recorder import COMMUNICATION, Recorder
+from hpc_galaxy.tracing.steps import STEP
 from hpc_galaxy.training.build import Data, build, connect, global_batch_size, open_data
 from hpc_galaxy.training.checkpoint import Checkpoints, restore
 from hpc_galaxy.training.curve import draw_learning_curve
@@ -25,6 +30,7 @@ from hpc_galaxy.training.loop import Trainer, fit
 from hpc_galaxy.training.metrics import NAME as METRICS
 from hpc_galaxy.training.metrics import Metrics, make_row, summarise
 from hpc_galaxy.training.node import Layout
+from hpc_galaxy.training.profiling import note_arithmetic, profiling
 from hpc_galaxy.training.smoke import try_everything
 from hpc_galaxy.training.state import State
 from hpc_galaxy.training.weights import NAME as WEIGHTS
@@ -52,19 +58,27 @@ def run(config: Config, world: World, overwrite: bool, layout: Layout, smoke: bo
             world.say(f"training: done already ({shown(directory / DONE)}); raise train.epochs to go on, --overwrite to begin again")
             return
         _start(directory, config, world, checkpoints)
-        trainer, state = _begin(config, data, world, layout, content)
-        metrics = Metrics(directory, world, state, config.train.log_steps)
-        with Watchdog(world, config.train.watchdog) as watchdog:
-            keeper = Keeper(config, data, trainer, checkpoints, metrics, signals, watchdog)
-            fit(trainer, data.held_out, state, keeper)
+        with recording(config.trace, directory, "train", world) as recorder:
+            trainer, state = _begin(config, data, world, layout, content, recorder)
+            metrics = Metrics(directory, world, state, config.train.log_steps)
+            with Watchdog(world, config.train.watchdog) as watchdog, profiling(config.trace.profiler, recorder, world.rank) as profile:
+                keeper = Keeper(config, data, trainer, checkpoints, metrics, signals, watchdog, profile)
+                fit(trainer, data.held_out, state, keeper)
         keeper.finish(state)
         trainer.parallel.close()
 
 
-def _begin(config: Config, data: Data, world: World, layout: Layout, content: dict[str, Any] | None) -> tuple[Trainer, State]:
+def _begin(
+    config: Config, data: Data, world: World, layout: Layout, content: dict[str, Any] | None, recorder: Recorder | None
+) -> tuple[Trainer, State]:
     """Build everything, from the seed or from the content of a checkpoint. Collective."""
     asked = global_batch_size(config.train, world)
-    trainer = build(config, data, world, layout, content["global_batch"] if content else asked)
+    if recorder is not None and config.trace.horovod_timeline:
+        os.environ.setdefault("HOROVOD_TIMELINE", str(recorder.path.parent / TIMELINE))
+    trainer = build(config, data, world, layout, content["global_batch"] if content else asked, recorder)
+    if recorder is not None:
+        inputs = data.inputs
+        note_arithmetic(recorder, trainer.model, (len(inputs.channels), inputs.size, inputs.size), trainer.device)
     state = restore(content, world, trainer.model, trainer.optimizer) if content else State(asked)
     if content:
         world.say(f"training: continuing from {state.place} of {config.train.epochs} epochs")
@@ -85,6 +99,8 @@ class Keeper:
         Where its state and its figures go.
     signals, watchdog : Signals, Watchdog
         In force while the training goes on.
+    profile : callable
+        Tells torch.profiler that a step is over.
     """
 
     config: Config
@@ -94,6 +110,7 @@ class Keeper:
     metrics: Metrics
     signals: Signals
     watchdog: Watchdog
+    profile: Callable[[], None]
 
     def after_step(self, state: State) -> None:
         """Give a sign of life; save if it is time; all ranks together, save and leave if one of them was told to. Collective.
@@ -108,7 +125,10 @@ class Keeper:
         self.metrics.step(state, self._rate())
         received = self.signals.received
         # A signal's number, or else whether rank 0 wants a checkpoint: the largest of all ranks' wishes holds.
-        wish = world.max(2 * received if received else int(world.is_root and self.checkpoints.due(state)))
+        with self.trainer.watch.span("agree", COMMUNICATION):
+            wish = world.max(2 * received if received else int(world.is_root and self.checkpoints.due(state)))
+        self.trainer.watch.lap(STEP, state.steps)
+        self.profile()
         if wish:
             path = self._save(state)
         if wish > 1:
@@ -118,15 +138,17 @@ class Keeper:
         """Give a sign of life in the validation."""
         self.watchdog.beat("validation")
 
-    def after_epoch(self, state: State, watch: Stopwatch, seconds: float, valid: dict[str, float]) -> None:
+    def after_epoch(self, state: State, seconds: float, valid: dict[str, float]) -> None:
         """Report an epoch, keep its weights if they are the best so far, and save. Collective."""
         trainer = self.trainer
-        numbers = summarise(state, watch, seconds, self._rate(), trainer.parallel.overlaps, trainer.world)
+        numbers = summarise(state, trainer.watch, seconds, self._rate(), trainer.parallel.overlaps, trainer.world)
         state.end_epoch(trainer.world.bcast(make_row(state, numbers | valid)))
         self.metrics.epoch(state, self.config.train.epochs)
         if trainer.world.is_root and state.rows[-1] == state.best():
-            save_weights(self.config.paths.run / WEIGHTS, trainer.model.state_dict(), self._about(state.rows[-1]))
+            with trainer.watch.span("checkpoint"):
+                save_weights(self.config.paths.run / WEIGHTS, trainer.model.state_dict(), self._about(state.rows[-1]))
         self._save(state)
+        trainer.watch.lap(f"end of epoch {state.epoch - 1}", state.steps)
 
     def finish(self, state: State) -> None:
         """Draw the learning curve, write the marker, and say what came out; on rank 0."""
@@ -170,7 +192,8 @@ class Keeper:
         return float(self.trainer.optimizer.param_groups[0]["lr"])
 
     def _save(self, state: State) -> Path:
-        return self.checkpoints.save(state, self.trainer.model, self.trainer.optimizer)
+        with self.trainer.watch.span("checkpoint"):
+            return self.checkpoints.save(state, self.trainer.model, self.trainer.optimizer)
 
 
 def _start(directory: Path, config: Config, world: World, checkpoints: Checkpoints) -> None:

@@ -9,7 +9,7 @@ import torch
 
 from hpc_galaxy.config import Config
 from hpc_galaxy.errors import StageError
-from hpc_galaxy.tracing.spans import Stopwatch, peak_memory
+from hpc_galaxy.tracing.spans import peak_memory
 from hpc_galaxy.training import scores
 from hpc_galaxy.training.build import Data, build, connect, global_batch_size
 from hpc_galaxy.training.checkpoint import Checkpoints, read_checkpoint, restore
@@ -57,10 +57,10 @@ def try_everything(config: Config, data: Data, world: World, layout: Layout) -> 
 def _train_one(trainer: Trainer, state: State) -> float:
     """Do one step; return its seconds, the slowest rank's."""
     state.seen = min(state.seen, max(0, len(trainer.examples) - state.global_batch))
-    batch = next(trainer.batches(state, Stopwatch()))
-    watch = Stopwatch()
-    trainer.step(batch, state, watch)
-    return max(trainer.world.allgather(watch.elapsed))
+    batch = next(trainer.batches(state))
+    trainer.watch.restart()
+    trainer.step(batch, state)
+    return max(trainer.world.allgather(trainer.watch.elapsed))
 
 
 def _require_same(trainer: Trainer, content: dict[str, Any]) -> None:

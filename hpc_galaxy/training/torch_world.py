@@ -72,6 +72,16 @@ class TorchWorld(World):
         """Replace `values` by their element-wise sum over the ranks."""
         distributed.all_reduce(torch.from_numpy(values))
 
+    def send_number(self, number: int, to: int) -> None:
+        """Send a number to the rank `to`."""
+        distributed.send(torch.tensor([number]), to)
+
+    def receive_number(self, source: int) -> int:
+        """Return the number that the rank `source` sends."""
+        box = torch.zeros(1, dtype=torch.int64)
+        distributed.recv(box, source)
+        return int(box.item())
+
     def abort(self, code: int) -> None:
         """End this process with `code`; torchrun then ends the others."""
         sys.stdout.flush()

@@ -30,10 +30,10 @@ def stop_after(steps: int, world: World) -> None:
 
     average = Trainer.step
 
-    def step(trainer: Trainer, batch: object, state: object, watch: object) -> None:
+    def step(trainer: Trainer, batch: object, state: object) -> None:
         if state.steps == steps - 1 and world.rank == world.size - 1:
             os.kill(os.getpid(), signal.SIGUSR1)
-        average(trainer, batch, state, watch)
+        average(trainer, batch, state)
 
     Trainer.step = step
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from hpc_galaxy.schedule import deal
-from hpc_galaxy.tracing import progress
+from hpc_galaxy.tracing import progress, spans
 from hpc_galaxy.tracing.spans import Stopwatch
 from hpc_galaxy.world import World
 
@@ -25,7 +25,7 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr("time.monotonic", clock)
-    monkeypatch.setattr("time.perf_counter", clock)
+    monkeypatch.setattr(spans, "now", lambda: round(clock.now * 1e9))
     return clock
 
 

@@ -231,6 +231,7 @@ def test_a_gradient_that_is_not_a_number_ends_the_job(root: Path, monkeypatch: p
     parameter = torch.nn.Parameter(torch.zeros(1))
     monkeypatch.setattr(run_module, "build", build)
     monkeypatch.setattr(Serial, "average_gradients", spoil)
+    monkeypatch.setattr(Serial, "waits", True)
     with pytest.raises(StageError, match="epoch 1, step 1, rank 0: the gradient's norm is inf, with examples train-"):
         train(sample_shards.make_config(root), World(), True)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeVar
@@ -16,6 +17,8 @@ from hpc_galaxy.config.training import Data
 from hpc_galaxy.errors import FormatError, InputError
 from hpc_galaxy.shards.manifest import SHARD_SIZE
 from hpc_galaxy.shards.numpy_shards import SplitReader
+from hpc_galaxy.tracing.recorder import READER
+from hpc_galaxy.tracing.spans import Stopwatch
 from hpc_galaxy.training.data.augment import Augmentation
 from hpc_galaxy.training.data.inputs import Inputs, require_finite
 from hpc_galaxy.training.data.order import Order, rank_examples, rank_part
@@ -113,7 +116,9 @@ class Dataset:
             got = f"has stamps {found.shape} of {', '.join(found.channels)}"
             raise FormatError(where, f"{got}, expected {expected.shape} of {', '.join(expected.channels)}", "train on these shards anew")
 
-    def epoch(self, seed: int, epoch: int, global_batch: int, world: World, start: int = 0) -> Iterator[Batch]:
+    def epoch(
+        self, seed: int, epoch: int, global_batch: int, world: World, start: int = 0, watch: Stopwatch | None = None
+    ) -> Iterator[Batch]:
         """Yield this rank's slices of an epoch's global batches, the next ones being read meanwhile.
 
         Parameters
@@ -126,13 +131,16 @@ class Dataset:
             Whose slices.
         start : int
             Examples of the epoch that have been seen already.
+        watch : Stopwatch, optional
+            Times the reading, which goes on in a thread.
         """
         order = Order(seed, epoch, [shard.examples for shard in self.reader.shards], self.settings.window)
         augmentation = Augmentation(self.settings, seed, epoch) if self.augment and self.settings.augment else None
 
         def load(begin: int, room: Room) -> Batch:
             stop = min(begin + global_batch, len(order))
-            return self._load(rank_examples(order, begin, stop, world), stop - begin, room, augmentation)
+            with watch.span("read", READER) if watch else nullcontext():
+                return self._load(rank_examples(order, begin, stop, world), stop - begin, room, augmentation)
 
         most = -(-min(global_batch, len(order)) // world.size)
         return self._read_ahead(load, range(start, len(order), global_batch), most)

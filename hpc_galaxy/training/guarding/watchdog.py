@@ -20,7 +20,7 @@ from types import TracebackType
 
 from hpc_galaxy.config.training import Watchdog as Settings
 from hpc_galaxy.errors import PreemptedError
-from hpc_galaxy.world import World
+from hpc_galaxy.world import NAMED, World, listed
 
 STUCK = 76  # the exit code of a job that the watchdog has ended
 BEAT_SECONDS = 1.0
@@ -31,7 +31,6 @@ WATCHERS = 16  # who hear of rank 0. Any one of them can end the job, and answer
 BUFFER = 1 << 22  # bytes; a thousand ranks may speak in the same millisecond. The system gives as much of it as it likes
 LARGEST = 2048  # bytes of a datagram
 LONGEST = 300  # characters of a place
-NAMED = 4  # ranks, or groups of them, that a message names
 PACKAGE = __name__.partition(".")[0] + "."
 REMEDY = "start the same command again: it continues from the last checkpoint"
 
@@ -109,13 +108,6 @@ class Judge:
         rarest = sorted(groups.items(), key=lambda group: len(group[1]))[:NAMED]
         told = [f"{listed(ranks)} at {place}, in {doing}" for (place, doing), ranks in rarest]
         return f" ({'; '.join(told)})" if told else ""
-
-
-def listed(ranks: list[int]) -> str:
-    """Return ``rank 3``, ``ranks 3, 4, 5`` or, of many, ``ranks 3, 4, 5, 6 and 90 more``."""
-    names = ", ".join(map(str, ranks[:NAMED]))
-    more = f" and {len(ranks) - NAMED} more" if len(ranks) > NAMED else ""
-    return f"rank{'s' * (len(ranks) > 1)} {names}{more}"
 
 
 def watches_root(rank: int, size: int) -> bool:

@@ -7,6 +7,8 @@ from contextlib import AbstractContextManager, nullcontext
 
 from torch import nn
 
+from hpc_galaxy.tracing.spans import Stopwatch
+
 # A rank that lets the others wait this long is lost. Longer than the slowest legitimate wait: a checkpoint or a cold read.
 STALL_SECONDS = 900
 
@@ -22,11 +24,14 @@ class DataParallel(ABC):
         One phrase for the user.
     overlaps : bool
         Whether the averaging happens during the backward pass, so that its time cannot be told from the computation's.
+    waits : bool
+        Whether `average_gradients` has anything to do.
     """
 
     name: str
     description: str
     overlaps: bool = False
+    waits: bool = True
 
     @abstractmethod
     def prepare(self, model: nn.Module) -> nn.Module:
@@ -44,6 +49,10 @@ class DataParallel(ABC):
     def average_gradients(self) -> None:
         """Replace every gradient by its mean over the ranks, unless the backward pass has done so already. Collective."""
 
+    def record(self, watch: Stopwatch) -> None:
+        """Let `watch` know of messages during the backward pass, where there are any; after `prepare`."""
+        return
+
     def close(self) -> None:
         """Leave the group of ranks."""
         return
@@ -54,6 +63,7 @@ class Serial(DataParallel):
 
     name = "serial"
     description = "serial"
+    waits = False
 
     def prepare(self, model: nn.Module) -> nn.Module:
         """Return `model` itself."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from inspect import signature
@@ -13,6 +14,8 @@ from torch import distributed, nn
 from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
 
 from hpc_galaxy.config.training import Ddp
+from hpc_galaxy.tracing.recorder import COMMUNICATION, now
+from hpc_galaxy.tracing.spans import Stopwatch
 from hpc_galaxy.training.parallel import groups
 from hpc_galaxy.training.parallel.base import STALL_SECONDS, DataParallel
 from hpc_galaxy.world import World
@@ -22,7 +25,12 @@ _OPTION = (
 )
 # No buffers are sent, as with the other backends; torch has given the option another name.
 KEEP_BUFFERS: dict[str, Any] = {_OPTION: False}
-HOOKS = {"fp16": default_hooks.fp16_compress_hook, "bf16": default_hooks.bf16_compress_hook}
+Hook = Callable[[Any, distributed.GradBucket], torch.futures.Future[torch.Tensor]]
+HOOKS: dict[str, Hook] = {
+    "none": default_hooks.allreduce_hook,
+    "fp16": default_hooks.fp16_compress_hook,
+    "bf16": default_hooks.bf16_compress_hook,
+}
 
 
 class DDP(DataParallel):
@@ -38,12 +46,14 @@ class DDP(DataParallel):
 
     name = "ddp"
     overlaps = True
+    waits = False
 
     def __init__(self, world: World, device: torch.device, settings: Ddp) -> None:
         transport = "nccl" if device.type == "cuda" else "gloo"
         compressed = "" if settings.compression == "none" else f", {settings.compression}"
         self.description = f"torch DDP ({transport}{compressed})"
         self._device, self._settings = device, settings
+        self._watch: Stopwatch | None = None
         timeout = timedelta(seconds=STALL_SECONDS)
         # Under torchrun the ranks know each other already; then this is one more group of the same ranks.
         self._group: distributed.ProcessGroup | None = None
@@ -63,11 +73,35 @@ class DDP(DataParallel):
             gradient_as_bucket_view=True,
             **KEEP_BUFFERS,
         )
+        self._hooked = False
         if self._settings.compression != "none":
-            hook = HOOKS[self._settings.compression]
-            # By its name torch refuses bf16_compress_hook without NCCL; gloo adds bfloat16 up as well, so it goes in without one.
-            self._wrapped.register_comm_hook(self._group, lambda group, bucket: hook(group, bucket))
+            self._hook()
         return self._wrapped
+
+    def record(self, watch: Stopwatch) -> None:
+        """Time each bucket's message, from when it is handed over until it has come back."""
+        self._watch = watch
+        self._hook()
+
+    def _hook(self) -> None:
+        """Let buckets go through `_send`, unless they do."""
+        if not self._hooked:
+            # In a lambda, because by its name torch refuses bf16_compress_hook without NCCL, though gloo adds bfloat16 up as well.
+            self._wrapped.register_comm_hook(self._group, lambda group, bucket: self._send(group, bucket))
+        self._hooked = True
+
+    def _send(self, group: distributed.ProcessGroup | None, bucket: distributed.GradBucket) -> torch.futures.Future[torch.Tensor]:
+        """Hand a bucket of gradients over."""
+        hook = HOOKS[self._settings.compression]
+        if self._watch is None:
+            return hook(group, bucket)
+        watch, start, number = self._watch, now(), bucket.index()
+
+        def back(message: torch.futures.Future[torch.Tensor]) -> torch.Tensor:
+            watch.add("allreduce", COMMUNICATION, start, now(), number)
+            return message.value()
+
+        return hook(group, bucket).then(back)
 
     def zero_gradients(self) -> None:
         """Forget the gradients."""

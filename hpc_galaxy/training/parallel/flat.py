@@ -56,15 +56,16 @@ def share_parameters(model: nn.Module, world: World) -> None:
     model.load_state_dict({name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in shared.items()})
 
 
-class FlatMpi(DataParallel):
-    """One buffer, one MPI allreduce a step; for CPUs."""
+class Flat(DataParallel):
+    """All gradients in one buffer; its heirs say how it is averaged.
 
-    name = "mpi"
-    description = "MPI (one flat buffer)"
+    Parameters
+    ----------
+    world : World
+        The ranks.
+    """
 
-    def __init__(self, world: World, device: torch.device) -> None:
-        if device.type != "cpu":
-            raise ConfigError("train.backend", f"'mpi' on device {device.type}, expected the CPU", "use 'horovod' or 'ddp'")
+    def __init__(self, world: World) -> None:
         self._world = world
 
     def prepare(self, model: nn.Module) -> nn.Module:
@@ -76,6 +77,18 @@ class FlatMpi(DataParallel):
     def zero_gradients(self) -> None:
         """Set the buffer to zero."""
         self._flat.zero()
+
+
+class FlatMpi(Flat):
+    """One MPI allreduce a step; for CPUs."""
+
+    name = "mpi"
+    description = "MPI (one flat buffer)"
+
+    def __init__(self, world: World, device: torch.device) -> None:
+        if device.type != "cpu":
+            raise ConfigError("train.backend", f"'mpi' on device {device.type}, expected the CPU", "use 'horovod' or 'ddp'")
+        super().__init__(world)
 
     def average_gradients(self) -> None:
         """Average the buffer."""

@@ -15,7 +15,7 @@ from torch import nn
 from hpc_galaxy.config.training import Horovod as Settings
 from hpc_galaxy.errors import LaunchError
 from hpc_galaxy.training.parallel.base import STALL_SECONDS, DataParallel
-from hpc_galaxy.training.parallel.flat import FlatGradients, share_parameters
+from hpc_galaxy.training.parallel.flat import Flat
 from hpc_galaxy.world import World
 
 Sent = tuple[int, torch.Tensor, torch.Tensor]  # Horovod's handle, what travels, and the gradient that it stands for
@@ -57,7 +57,7 @@ def start(world: World, settings: Settings) -> DataParallel:
     return (FlatHorovod if settings.flat else TensorHorovod)(world, settings)
 
 
-class FlatHorovod(DataParallel):
+class FlatHorovod(Flat):
     """All gradients in one flat buffer, averaged by one allreduce.
 
     One message a step instead of one a tensor: nothing is left for Horovod's tensor fusion to wait for. The weights may lie in memory
@@ -74,22 +74,12 @@ class FlatHorovod(DataParallel):
     name = "horovod"
 
     def __init__(self, world: World, settings: Settings) -> None:
-        self._world = world
+        super().__init__(world)
         self._compression = hvd.Compression.fp16 if settings.compression == "fp16" else hvd.Compression.none
         ways = ["MPI" if hvd.mpi_enabled() else "gloo", "one flat buffer" if settings.flat else "tensor fusion"]
         if settings.compression != "none":
             ways.append(settings.compression)
         self.description = f"Horovod {horovod.__version__} ({', '.join(ways)})"
-
-    def prepare(self, model: nn.Module) -> nn.Module:
-        """Return `model` itself, with rank 0's parameters."""
-        share_parameters(model, self._world)
-        self._flat = FlatGradients(model)
-        return model
-
-    def zero_gradients(self) -> None:
-        """Set the buffer to zero."""
-        self._flat.zero()
 
     def average_gradients(self) -> None:
         """Average the buffer."""
