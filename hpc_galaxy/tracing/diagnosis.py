@@ -11,7 +11,7 @@ from hpc_galaxy.tracing.steps import Steps
 from hpc_galaxy.world import listed
 
 WORTH = 0.1  # of the time: what takes less is not worth a change
-CLEARLY = 1.5  # times its share of the delay, from which on a rank is named
+CLEARLY = 0.75  # of what something cost, from which on a rank is named
 ADVICE = {
     "data": "raise train.data.prefetch, or stage the shards to node-local disk (train.data.stage)",
     "communication": "give each rank more to compute between two messages (train.batch_size, train.accumulate), or send less "
@@ -68,25 +68,25 @@ def diagnose(steps: Steps) -> list[Cause]:
     found = [
         Cause("compute", float((compute[last, everyone] - excess).sum()) / total, []),
         Cause("communication", float(waits.min(axis=0).sum()) / total, []),
-        _slow(steps, last, excess, total),
+        _slow(compute, usual, float(excess.sum()), total),
     ]
     for kind in ("data", "checkpoint", "validation", "other"):
-        costs = steps.part(kind)[last, everyone]
-        found.append(Cause(kind, float(costs.sum()) / total, blamed(last, costs, len(compute))))
+        seconds = steps.part(kind)
+        cost = float(seconds[last, everyone].sum())
+        found.append(Cause(kind, cost / total, blamed(seconds.sum(axis=1), cost)))
     return sorted(found, key=lambda cause: -cause.share)
 
 
-def _slow(steps: Steps, last: np.ndarray, excess: np.ndarray, total: float) -> Cause:
-    ranks = blamed(last, excess, len(steps.wall))
-    return Cause("straggler" if ranks else "jitter", float(excess.sum()) / total, ranks)
+def _slow(compute: np.ndarray, usual: np.ndarray, cost: float, total: float) -> Cause:
+    """Return what slow computation costs: always the same ranks', or now this one's and now that one's."""
+    ranks = blamed(np.maximum(0, compute - usual).sum(axis=1), cost)
+    return Cause("straggler" if ranks else "jitter", cost / total, ranks)
 
 
-def blamed(last: np.ndarray, costs: np.ndarray, ranks: int) -> list[int]:
-    """Return the ranks that clearly cost more than their share; none where the cost is spread over all."""
-    if ranks == 1:
-        return []
-    shares = np.bincount(last, costs, ranks) / max(float(costs.sum()), 1e-12)
-    return [int(rank) for rank in np.argsort(-shares) if shares[rank] > CLEARLY / ranks]
+def blamed(seconds: np.ndarray, cost: float) -> list[int]:
+    """Return the ranks that by themselves spent clearly most of what something cost; none where more than half of all ranks did."""
+    ranks = np.flatnonzero((seconds >= CLEARLY * cost) & (seconds > 0))
+    return [] if 2 * len(ranks) > len(seconds) else [int(rank) for rank in ranks]
 
 
 def sentence(steps: Steps, causes: list[Cause]) -> str:

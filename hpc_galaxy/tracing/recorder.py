@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 import time
+from collections import deque
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
@@ -17,7 +18,7 @@ MAIN, COMMUNICATION, READER, WRITER, STEPS = "main", "communication", "reader", 
 WAIT = "wait for work"
 RATE = "images/s"
 """The counter of a rank's own images in a step."""
-FLUSH_LINES, FLUSH_NS = 2048, 1_000_000_000
+FLUSH_SECONDS = 1.0
 MEMORY_NS = 500_000_000  # between two looks at the memory
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -41,16 +42,19 @@ class Recorder:
 
     def __init__(self, path: Path, header: dict[str, Any]) -> None:
         self.path = path
-        self._lines: list[str] = []
+        self._lines: deque[str] = deque()
         self._names: dict[str, str] = {}
         self._lock = threading.Lock()
-        self._flushed = self._looked = now()
+        self._looked = now()
         self._file: TextIO | None = None
         try:
             self._file = path.open("w", encoding="utf-8")
         except OSError as error:
             self._give_up(error)
         self.note({"version": VERSION, **header})
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._flush_now_and_then, name="trace", daemon=True)
+        self._thread.start()
 
     def note(self, content: dict[str, Any]) -> None:
         """Write down facts that are no spans, and see to it that they are on the disk."""
@@ -61,8 +65,6 @@ class Recorder:
         """Note that this rank was doing `name` from `start` to `end`."""
         more = "" if detail is None else f",{json.dumps(detail)}"
         self._lines.append(f'["X",{self._quoted(track)},{self._quoted(name)},{start},{end - start}{more}]')
-        if len(self._lines) >= FLUSH_LINES or end - self._flushed > FLUSH_NS:
-            self.flush()
 
     def counter(self, name: str, value: float) -> None:
         """Note the value that something has now."""
@@ -77,7 +79,8 @@ class Recorder:
     def flush(self) -> None:
         """Hand everything to the operating system, which keeps it even if this process is killed."""
         with self._lock:
-            lines, self._lines, self._flushed = self._lines, [], now()
+            # Other threads go on adding lines.
+            lines = [self._lines.popleft() for _ in range(len(self._lines))]
             if self._file is None or not lines:
                 return
             try:
@@ -86,8 +89,15 @@ class Recorder:
             except OSError as error:
                 self._give_up(error)
 
+    def _flush_now_and_then(self) -> None:
+        """Do so each second, so that a process that hangs or is killed leaves what came before."""
+        while not self._closed.wait(FLUSH_SECONDS):
+            self.flush()
+
     def close(self, footer: dict[str, Any]) -> None:
         """Write the last line and close the file."""
+        self._closed.set()
+        self._thread.join()
         self.note(footer)
         if self._file is not None:
             self._file.close()
