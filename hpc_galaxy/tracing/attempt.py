@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from hpc_galaxy.config import Trace
+from hpc_galaxy.files import shown
 from hpc_galaxy.tracing.clock import measure_offset
 from hpc_galaxy.tracing.recorder import Recorder, now
 from hpc_galaxy.world import World
@@ -40,10 +41,11 @@ def recording(settings: Trace, directory: Path, stage: str, world: World) -> Ite
     recorder = Recorder(folder / f"rank_{world.rank:06d}.jsonl", _describe(stage, world))
     try:
         yield recorder
-    except BaseException:
-        recorder.close({"ended": "by an error"})
+    except BaseException as error:
+        recorder.close({"ended": f"by {type(error).__name__}"})
         raise
     recorder.close({"ended": "well", "clock": _clock(world)})
+    world.say(f"{stage}: trace in {shown(folder)}; 'hpc-galaxy trace {shown(directory)} --summary' says where the time went")
 
 
 def attempts(directory: Path) -> list[Path]:

@@ -63,7 +63,7 @@ def _draw_parts(axes: Any, steps: Steps) -> None:
     axes.set_xlabel("seconds")
     few = f", the {BARS} busiest of {len(steps.files)} ranks" if len(steps.files) > BARS else ""
     axes.set_title(f"What each rank's time went into{few}", fontsize=10, loc="left")
-    axes.legend(ncols=6, fontsize=7, loc="lower center", bbox_to_anchor=(0.5, -0.45), frameon=False)
+    axes.legend(ncols=6, fontsize=7, loc="lower center", bbox_to_anchor=(0.5, -0.36), frameon=False)
 
 
 def _draw_balance(axes: Any, steps: Steps) -> None:

@@ -59,7 +59,7 @@ def test_each_start_has_a_folder_of_its_own(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), recording(ON, tmp_path, "train", World()):
         raise ZeroDivisionError
     assert [folder.name for folder in attempts(tmp_path)] == ["0001", "0002", "0003"]
-    assert find_rank_files(tmp_path)[1][0].footer == {"ended": "by an error"}
+    assert find_rank_files(tmp_path)[1][0].footer == {"ended": "by ZeroDivisionError"}
     assert find_rank_files(tmp_path, 1)[1][0].footer["ended"] == "well"
     with pytest.raises(InputError, match="holds no trace number 7; run the stage with --trace"):
         find_rank_files(tmp_path, 7)
