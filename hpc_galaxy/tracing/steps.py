@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -85,7 +87,7 @@ def read_steps(files: Sequence[RankFile]) -> Steps | None:
     count = min(len(record.kinds) for record in records)
     if not count:
         return None
-    table = np.array([record.table[:count] for record in records], np.float32)
+    table = np.stack([np.array(record.table).reshape(-1, WALL + 1)[:count] for record in records])
     begun = np.array(records[0].begun[:count]) * 1e-9
     images = np.array([record.images for record in records])
     return Steps(
@@ -98,8 +100,8 @@ class _Record:
 
     def __init__(self) -> None:
         self.kinds: list[str] = []
-        self.table: list[list[float]] = []
-        self.begun: list[int] = []
+        self.table = array("f")  # a row of PARTS and the wall time for each step
+        self.begun = array("q")
         self.notes: dict[str, Any] = {}
         self.images = 0.0
         self._now = [0.0] * WALL
@@ -111,7 +113,7 @@ class _Record:
             self.notes |= item
         elif isinstance(item, Counter):
             if item.name == RATE and self.table:
-                self.images += item.value * self.table[-1][WALL]
+                self.images += item.value * self.table[-1]
         elif item.track == STEPS:
             self._close(item)
         elif item.track == COMMUNICATION:
@@ -139,8 +141,8 @@ class _Record:
     def _close(self, step: Span) -> None:
         known = sum(self._now) - self._now[NUMBER_OF["hidden"]]
         self._put("other", max(0, step.duration - round(known * 1e9)))
-        self.kinds.append(step.name)
-        self.table.append([*self._now, step.duration * 1e-9])
+        self.kinds.append(sys.intern(step.name))
+        self.table.extend([*self._now, step.duration * 1e-9])
         self.begun.append(step.start)
         self._now = [0.0] * WALL
         self._messages.clear()
