@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -50,8 +51,8 @@ class Data:
     held_out: Dataset
 
 
-def open_data(config: Config, manifest: Manifest, world: World) -> Data:
-    """Open both splits, after having looked for every file, and staged them where that is asked for. Collective.
+def open_data(config: Config, manifest: Manifest, world: World, beat: Callable[[str], None] = lambda _: None) -> Data:
+    """Open both splits, after having looked for every file, and staged them where that is asked for; `beat` hears where it is. Collective.
 
     Raises
     ------
@@ -63,7 +64,7 @@ def open_data(config: Config, manifest: Manifest, world: World) -> Data:
     for name in names:
         _require_files(SplitReader(directory, manifest, name), world)
     if settings.stage:
-        directory = stage(directory, manifest, names, Path(settings.stage), world)
+        directory = stage(directory, manifest, names, Path(settings.stage), world, beat)
     readers = {name: SplitReader(directory, manifest, name) for name in names}
     for reader in readers.values():
         _share_labels(reader, world)

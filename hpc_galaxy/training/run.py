@@ -44,9 +44,13 @@ CURVE = "learning_curve.png"
 def run(config: Config, world: World, overwrite: bool, layout: Layout, smoke: bool) -> None:
     """Do what `hpc_galaxy.training.train.train` says; `layout` is what the node has been prepared for."""
     directory = config.paths.run
-    # From here on a signal ends nothing by itself.
-    with Signals() as signals, lock(directory / LOCK) if world.is_root else nullcontext():
-        data = open_data(config, load_manifest(config.paths.shards), world)
+    # From here on a signal ends nothing by itself, and a rank that is stopped is noticed.
+    with (
+        Signals() as signals,
+        lock(directory / LOCK) if world.is_root else nullcontext(),
+        Watchdog(world, config.train.watchdog) as watchdog,
+    ):
+        data = open_data(config, load_manifest(config.paths.shards), world, watchdog.beat)
         if smoke:
             try_everything(config, data, world, layout)
             return
@@ -61,7 +65,7 @@ def run(config: Config, world: World, overwrite: bool, layout: Layout, smoke: bo
         with recording(config.trace, directory, "train", world) as recorder:
             trainer, state = _begin(config, data, world, layout, content, recorder)
             metrics = Metrics(directory, world, state, config.train.log_steps)
-            with Watchdog(world, config.train.watchdog) as watchdog, profiling(config.trace.profiler, recorder, world.rank) as profile:
+            with profiling(config.trace.profiler, recorder, world.rank) as profile:
                 keeper = Keeper(config, data, trainer, checkpoints, metrics, signals, watchdog, profile)
                 fit(trainer, data.held_out, state, keeper)
         keeper.finish(state)

@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 import struct
+import threading
 from pathlib import Path
 
 import pytest
@@ -211,6 +212,18 @@ def test_a_loss_that_is_not_a_number_names_step_rank_and_examples(root: Path, mo
         train(sample_shards.make_config(root), World(), True)
     assert not (root / "run" / "DONE").exists()
     assert read_checkpoint(checkpoint_path(root / "run", STEPS))["epoch"] == 2
+
+
+def test_the_ranks_are_watched_while_the_data_are_opened(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, seen = run_module.open_data, []
+
+    def watched(*arguments: object) -> object:
+        seen.append([thread.name for thread in threading.enumerate()])
+        return made(*arguments)
+
+    monkeypatch.setattr(run_module, "open_data", watched)
+    train(sample_shards.make_config(root), World(), False)
+    assert len(seen) == 1 and "watchdog" in seen[0]
 
 
 def test_a_gradient_that_is_not_a_number_ends_the_job(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

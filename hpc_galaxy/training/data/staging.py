@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -20,7 +20,9 @@ from hpc_galaxy.world import World
 SPARE = 1 << 28  # bytes that are left free: a file system that is full stops others too
 
 
-def stage(directory: Path, manifest: Manifest, splits: Sequence[str], target: Path, world: World) -> Path:
+def stage(
+    directory: Path, manifest: Manifest, splits: Sequence[str], target: Path, world: World, beat: Callable[[str], None] = lambda _: None
+) -> Path:
     """Copy the splits' shards below `target` on every node, and return where they are. Collective.
 
     The ranks of a node copy a share each. A file is verified while it is copied, and has its name only when it is whole, so what is
@@ -36,6 +38,8 @@ def stage(directory: Path, manifest: Manifest, splits: Sequence[str], target: Pa
         A directory of the node's own, such as ``/tmp``.
     world : World
         Every rank must call this.
+    beat : callable
+        Is told of each file that is copied.
 
     Raises
     ------
@@ -49,7 +53,7 @@ def stage(directory: Path, manifest: Manifest, splits: Sequence[str], target: Pa
     digest = xxhash.xxh3_128("".join(sum_ for shard in shards for sum_ in shard.xxh128.values()).encode()).hexdigest()[:16]
     staged = target / f"hpc_galaxy-{digest}"
     with _cleared(staged, world):
-        copied = sum(world.allgather(_fill(directory, staged, shards, world)))
+        copied = sum(world.allgather(_fill(directory, staged, shards, world, beat)))
     if world.local_rank == 0:
         # After all shards, as always: where it is, they are whole.
         wanted = {split: manifest.splits[split] if split in splits else [] for split in manifest.splits}
@@ -80,7 +84,7 @@ def _make(staged: Path) -> None:
         raise OutputError(staged, f"cannot be written ({error.strerror})", "choose another train.data.stage") from error
 
 
-def _fill(directory: Path, staged: Path, shards: Sequence[Shard], world: World) -> int:
+def _fill(directory: Path, staged: Path, shards: Sequence[Shard], world: World, beat: Callable[[str], None]) -> int:
     """Copy this rank's share of what its node lacks; return how many bytes that was. Collective."""
     missing = [shard for shard in shards if not _is_there(staged, shard)]
     _require_space(staged, _size(missing))
@@ -88,6 +92,7 @@ def _fill(directory: Path, staged: Path, shards: Sequence[Shard], world: World) 
     mine = missing[world.local_rank :: world.local_size]
     for shard in mine:
         for name in shard.files:
+            beat(f"copying {name}")
             _copy(directory / name, staged / name, shard.bytes[name], shard.xxh128[name])
     return _size(mine)
 
