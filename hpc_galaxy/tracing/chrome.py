@@ -120,11 +120,11 @@ class Process:
 
 def write_events(file: IO[str], events: Iterable[Event]) -> int:
     """Write events as one JSON document; return how many there were."""
-    count = 0
+    count, encode = 0, json.JSONEncoder(separators=(",", ":")).encode
     file.write('{"displayTimeUnit": "ms", "traceEvents": [')
     for event in events:
         file.write(",\n" if count else "\n")
-        file.write(json.dumps(event, separators=(",", ":")))
+        file.write(encode(event))
         count += 1
     file.write("\n]}\n")
     return count

@@ -110,11 +110,16 @@ class RankFile:
 
     def to_time_of_day(self, time: int) -> int:
         """Turn this node's clock into rank 0's time of day, nanoseconds since 1970; between two measurements the drift is even."""
+        at, shift, drift, length = self._clock
+        return time + shift + drift * (time - at) // length
+
+    @cached_property
+    def _clock(self) -> tuple[int, int, int, int]:
+        """When the clock was measured first, its shift then, and by how much that changed in how long."""
         first, last = self.header["clock"], self.footer.get("clock")
-        shift = first["to_time_of_day"]
-        if last is not None and _is_clock(last) and last["at"] > first["at"]:
-            shift += (last["to_time_of_day"] - shift) * (time - first["at"]) // (last["at"] - first["at"])
-        return time + int(shift)
+        if not isinstance(last, dict) or not _is_clock(last) or last["at"] <= first["at"]:
+            last = {**first, "at": first["at"] + 1}
+        return first["at"], first["to_time_of_day"], last["to_time_of_day"] - first["to_time_of_day"], last["at"] - first["at"]
 
     def from_node_time_of_day(self, nanoseconds: int) -> int:
         """Turn this node's time of day into this node's clock."""

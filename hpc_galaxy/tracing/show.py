@@ -58,8 +58,8 @@ def trace(directories: Sequence[Path], out: Path | None, attempt: int | None, su
 
 
 def _summarise(folder: Path, files: Sequence[RankFile]) -> None:
-    print("\n" + "\n".join(summarise(files)), flush=True)
     steps = read_steps(files)
+    print("\n" + "\n".join(summarise(files, steps)), flush=True)
     if steps is not None:
         draw_summary(steps, top_operators(files), folder / PICTURE)
         print(f"({shown(folder / PICTURE)})")

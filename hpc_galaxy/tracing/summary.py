@@ -11,16 +11,15 @@ from hpc_galaxy.tracing.diagnosis import diagnose, sentence
 from hpc_galaxy.tracing.operators import top_operators
 from hpc_galaxy.tracing.reading import RankFile, Span
 from hpc_galaxy.tracing.recorder import MAIN, WAIT
-from hpc_galaxy.tracing.steps import PARTS, STEP, Steps, read_steps
+from hpc_galaxy.tracing.steps import PARTS, STEP, Steps
 
 SHOWN = 12  # ranks, of more those that differ the most
 LATE = 1.1  # times the median rank's own time, from which on a step is called late
 WAITS = (WAIT, "wait for the disk")
 
 
-def summarise(files: Sequence[RankFile]) -> list[str]:
-    """Return the summary of one stage, line by line."""
-    steps = read_steps(files)
+def summarise(files: Sequence[RankFile], steps: Steps | None) -> list[str]:
+    """Return the summary of one stage, which may have steps, line by line."""
     lines = [_title(files, steps)]
     if steps is not None:
         lines += _parts(steps) + _late(steps) + _speed(steps) + _operators(files)

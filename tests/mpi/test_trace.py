@@ -15,6 +15,7 @@ import sample_shards
 from hpc_galaxy.tracing.chrome import THREADS
 from hpc_galaxy.tracing.merge import merge
 from hpc_galaxy.tracing.reading import find_rank_files
+from hpc_galaxy.tracing.steps import read_steps
 from hpc_galaxy.tracing.summary import summarise
 
 Mpirun = Callable[..., CompletedProcess[str]]
@@ -49,7 +50,8 @@ def root(tmp_path_factory: pytest.TempPathFactory, mpirun: Mpirun) -> Path:
 
 @pytest.mark.parametrize("cause", CAUSES)
 def test_what_is_wrong_is_named(cause: str, root: Path) -> None:
-    lines = summarise(find_rank_files(root / cause)[1])
+    files = find_rank_files(root / cause)[1]
+    lines = summarise(files, read_steps(files))
     print("\n".join(lines))
     for part in CAUSES[cause]:
         assert part in lines[-1]
@@ -68,7 +70,7 @@ def test_a_killed_rank_leaves_a_record_that_can_be_read(tmp_path: Path, mpirun: 
     assert len(events) == merged.events
     forward = [event for event in events if event["name"] == "forward" and event["pid"] == 2 * THREADS]
     assert 4 <= len(forward) <= 5
-    assert "not closed: " in summarise(files)[0]
+    assert "not closed: " in summarise(files, read_steps(files))[0]
 
 
 def test_another_nodes_clock_is_measured(tmp_path: Path, mpirun: Mpirun) -> None:

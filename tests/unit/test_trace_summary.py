@@ -91,7 +91,7 @@ def test_a_rank_that_was_killed_shortens_the_table(tmp_path: Path) -> None:
     files = find_rank_files(tmp_path)[1]
     steps = read_steps(files)
     assert steps is not None and steps.wall.shape[0] == 3 and 0 < steps.wall.shape[1] < 10
-    assert "3 of 3 ranks on 2 nodes" in summarise(files)[0] and "not closed: 1 rank," in summarise(files)[0]
+    assert "3 of 3 ranks on 2 nodes" in summarise(files, steps)[0] and "not closed: 1 rank," in summarise(files, steps)[0]
 
 
 def test_text_and_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -111,7 +111,8 @@ def test_a_stage_without_steps(tmp_path: Path) -> None:
     for rank, length in enumerate((900, 500)):
         lines = [["X", "main", "decompress", 0, 400 * 10**6], ["X", "main", "cut", 400 * 10**6, (length - 400) * 10**6]]
         write_rank(tmp_path / "trace" / "0001", rank, 2, lines, stage="extract")
-    lines = summarise(find_rank_files(tmp_path)[1])
+    files = find_rank_files(tmp_path)[1]
+    lines = summarise(files, read_steps(files))
     assert lines[0].startswith("trace of extract: 2 of 2 ranks on 1 node; ")
     assert lines[1].split() == ["44.4%", "0.80", "s", "decompress"]
     assert lines[-1].startswith("22% of the ranks' time is waiting: ")
