@@ -50,8 +50,8 @@ def profiling(settings: Profiler, recorder: Recorder | None, rank: int) -> Itera
         yield profile.step
 
 
-def note_arithmetic(recorder: Recorder, model: nn.Module, shape: tuple[int, ...], device: torch.device) -> None:
-    """Note how much arithmetic an image takes, and how fast this rank is at most while all others compute as well.
+def note_amounts(recorder: Recorder, model: nn.Module, shape: tuple[int, ...], image_bytes: int, device: torch.device) -> None:
+    """Note how much there is to compute, send and read, and how fast this rank computes at most while all others do as well.
 
     Parameters
     ----------
@@ -61,10 +61,14 @@ def note_arithmetic(recorder: Recorder, model: nn.Module, shape: tuple[int, ...]
         Is left as it is.
     shape : tuple of int
         Of one image: (channels, height, width).
+    image_bytes : int
+        That are read for one.
     device : device
         Where the training computes.
     """
-    recorder.note({"flops_per_image": count_flops(model, shape), "peak_flops": measure_peak(device)})
+    gradient = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters() if parameter.requires_grad)
+    amounts = {"flops_per_image": count_flops(model, shape), "gradient_bytes": gradient, "image_bytes": image_bytes}
+    recorder.note({**amounts, "peak_flops": measure_peak(device)})
 
 
 def count_flops(model: nn.Module, shape: tuple[int, ...]) -> int:

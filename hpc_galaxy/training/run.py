@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import signal
@@ -30,7 +31,7 @@ from hpc_galaxy.training.loop import Trainer, fit
 from hpc_galaxy.training.metrics import NAME as METRICS
 from hpc_galaxy.training.metrics import Metrics, make_row, summarise
 from hpc_galaxy.training.node import Layout
-from hpc_galaxy.training.profiling import note_arithmetic, profiling
+from hpc_galaxy.training.profiling import note_amounts, profiling
 from hpc_galaxy.training.smoke import try_everything
 from hpc_galaxy.training.state import State
 from hpc_galaxy.training.weights import NAME as WEIGHTS
@@ -81,8 +82,8 @@ def _begin(
         os.environ.setdefault("HOROVOD_TIMELINE", str(recorder.path.parent / TIMELINE))
     trainer = build(config, data, world, layout, content["global_batch"] if content else asked, recorder)
     if recorder is not None:
-        inputs = data.inputs
-        note_arithmetic(recorder, trainer.model, (len(inputs.channels), inputs.size, inputs.size), trainer.device)
+        inputs, image_bytes = data.inputs, 4 * math.prod(data.inputs.stamps.shape)
+        note_amounts(recorder, trainer.model, (len(inputs.channels), inputs.size, inputs.size), image_bytes, trainer.device)
     state = restore(content, world, trainer.model, trainer.optimizer) if content else State(asked)
     if content:
         world.say(f"training: continuing from {state.place} of {config.train.epochs} epochs")

@@ -1,0 +1,1 @@
+"""How fast it is here, and how fast it would be on many nodes."""
