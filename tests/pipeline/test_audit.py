@@ -1,4 +1,7 @@
-"""The audit of a real pipeline's shards: a faithful injection passes, the usual mistakes do not."""
+"""The audit of a real pipeline's shards: a faithful injection passes, the usual mistakes do not.
+
+That fakes drawn one pixel off are found is tested with the demo, which draws some.
+"""
 
 from __future__ import annotations
 
@@ -88,16 +91,6 @@ def test_a_faithful_injection_passes_from_any_number_of_ranks(faithful: Config) 
     three = run_ranks(3, ["-m", "hpc_galaxy", "audit", str(shards)])
     assert three.returncode == 0, three.stdout + three.stderr
     assert (shards / NAME).read_bytes() == alone
-
-
-def test_an_injection_one_pixel_off_fails_by_its_centroids(faithful: Config, tmp_path: Path) -> None:
-    config = configure(tmp_path, faithful.paths.survey, "injection.offset_pixels=1.0")
-    found = run(config, *STAGES[1:])
-    assert "centroid x" in failed(found)
-    assert found["centroid y"][0] == "pass"
-    done = command("audit", str(config.paths.shards))
-    assert done.returncode == 1
-    assert "FAIL  centroid x" in done.stdout
 
 
 def test_noise_maps_that_do_not_know_of_the_fakes_fail(faithful: Config, tmp_path: Path) -> None:
