@@ -111,7 +111,7 @@ def assert_nothing_lost(run: Path, steps: int, undisturbed: Path) -> None:
     assert found[:steps] == [checkpoint_path(run, step) for step in range(1, steps + 1)] and not (run / "DONE").exists()
     for path in found:
         assert_alike(read_checkpoint(path), read_checkpoint(undisturbed / "checkpoints" / path.name))
-    with lock(run / LOCK):  # refused while a process of the job is left
+    with lock(run / LOCK):  # refused while rank 0 is left
         pass
 
 

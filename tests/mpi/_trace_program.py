@@ -24,7 +24,7 @@ from hpc_galaxy.training.model import GalaxyCNN
 from hpc_galaxy.training.train import train
 from hpc_galaxy.world import World, detect, guard
 
-HUGE = 3 * 10**7  # parameters
+HUGE = 2 * 10**7  # parameters
 SECONDS = 0.25
 AHEAD = 5 * 10**9  # nanoseconds
 
@@ -84,7 +84,7 @@ def plant(cause: str, world: World) -> list[str]:
         on_rank_1(world, GalaxyCNN, "forward", die)
     elif cause == "messages":
         build.make_model = lambda name, channels, size: HugeGradient(channels, size)
-        return ["train.batch_size=1", "train.optimizer.name='sgd'", "train.optimizer.momentum=0.0"]
+        return ["train.epochs=1", "train.batch_size=1", "train.optimizer.name='sgd'", "train.optimizer.momentum=0.0"]
     elif cause == "checkpoints":
         return ["train.batch_size=1", "train.saving.every_steps=1"]
     return []
