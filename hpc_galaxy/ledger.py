@@ -17,7 +17,7 @@ from typing import Any
 from hpc_galaxy import __version__
 from hpc_galaxy.config import Config
 from hpc_galaxy.errors import InputError, StaleOutputError
-from hpc_galaxy.files import lock, read_json, write_json
+from hpc_galaxy.files import lock, read_json, remove_partials, write_json
 from hpc_galaxy.world import World
 
 MARKER, LEDGER, LOCK = "stage.json", "ledger.json", ".lock"
@@ -104,6 +104,7 @@ class Ledger:
                 )
         elif self._found(outputs):
             raise StaleOutputError(self.directory, f"holds files that 'hpc-galaxy {self.stage}' did not make", "choose another [paths]")
+        remove_partials(self.directory)  # of a job that was killed while it wrote what follows
         # An earlier run's receipt must not vouch for what this one is about to make.
         (self.directory / LEDGER).unlink(missing_ok=True)
         write_json(marker, {"stage": self.stage, "fingerprint": self.fingerprint, "seed": config.seed, "code_version": __version__})

@@ -53,6 +53,14 @@ def test_outputs_of_another_configuration_stay_until_overwritten(tmp_path: Path)
     assert not (tmp_path / "x.dat").exists()
 
 
+def test_what_a_job_killed_at_its_very_beginning_has_left_is_removed(tmp_path: Path) -> None:
+    claim(tmp_path)
+    for name in ("stage.json", "config.toml"):
+        (tmp_path / f".partial-4711-{name}").write_text("half")
+    claim(tmp_path)
+    assert not list(tmp_path.glob(".partial*"))
+
+
 def test_a_directory_belongs_to_one_stage(tmp_path: Path) -> None:
     claim(tmp_path)
     with pytest.raises(StaleOutputError, match="holds outputs of 'survey', expected 'inject'"):
