@@ -6,6 +6,7 @@ The ways take turns step by step in one training, so that a busy spell of the ma
 from __future__ import annotations
 
 import contextlib
+import os
 import resource
 import statistics
 import tempfile
@@ -146,6 +147,7 @@ def merge_one(directory: str) -> None:
 def main() -> None:
     """Measure all of it."""
     quick = arguments(__doc__).quick
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch.profiler's notes of its windows
     say_machine()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)

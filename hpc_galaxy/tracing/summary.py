@@ -36,7 +36,8 @@ def _title(files: Sequence[RankFile], steps: Steps | None) -> str:
     took = ""
     if steps is not None:
         count = steps.kinds.count(STEP)
-        took = f", {count} step{'s' * (count != 1)} and {len(steps.kinds) - count} ends of epochs in {steps.seconds:.1f} s"
+        ends = len(steps.kinds) - count
+        took = f", {count} step{'s' * (count != 1)} and {ends} epoch end{'s' * (ends != 1)} in {steps.seconds:.1f} s"
     error = max(file.header["clock"]["error"] for file in files) / 1000
     killed = [file.header["rank"] for file in files if not file.footer]
     cut = f"; not closed: {len(killed)} rank{'s' * (len(killed) > 1)}, killed or still running" if killed else ""

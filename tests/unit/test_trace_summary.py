@@ -99,7 +99,7 @@ def test_text_and_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert steps.images == pytest.approx(np.full(40, 20 * 61))
     trace([tmp_path], None, None, True, None)
     lines = capsys.readouterr().out.splitlines()
-    assert "trace of train: 40 of 40 ranks on 20 nodes, 20 steps and 0 ends of epochs in 1.2 s; clocks agree within 0 us" in lines
+    assert "trace of train: 40 of 40 ranks on 20 nodes, 20 steps and 0 epoch ends in 1.2 s; clocks agree within 0 us" in lines
     assert "straggler: rank 3 (n1) is late in 100% of the steps, 2.00 times the median rank's time" in lines
     assert any(line.startswith("rank 3 (n1)") for line in lines)
     assert "  (of 40 ranks the 12 that differ most from the others)" in lines
