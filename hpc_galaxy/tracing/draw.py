@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -38,15 +39,9 @@ def draw_summary(steps: Steps, operators: list[Operator], out: Path) -> None:
     _draw_balance(axes[1], steps)
     if operators:
         _draw_operators(axes[2], operators)
-    figure.suptitle(_caption(sentence(steps, diagnose(steps))), fontsize=10)
+    figure.suptitle(textwrap.fill(sentence(steps, diagnose(steps)), WRAP), fontsize=10)
     with whole_file(out) as partial:
         figure.savefig(partial, dpi=120)
-
-
-def _caption(text: str) -> str:
-    import textwrap
-
-    return "\n".join(textwrap.wrap(text, WRAP))
 
 
 def _draw_parts(axes: Any, steps: Steps) -> None:

@@ -58,10 +58,10 @@ def trace(directories: Sequence[Path], out: Path | None, attempt: int | None, su
 
 
 def _summarise(folder: Path, files: Sequence[RankFile]) -> None:
-    steps = read_steps(files)
-    print("\n" + "\n".join(summarise(files, steps)), flush=True)
+    steps, operators = read_steps(files), top_operators(files)
+    print("\n" + "\n".join(summarise(files, steps, operators)), flush=True)
     if steps is not None:
-        draw_summary(steps, top_operators(files), folder / PICTURE)
+        draw_summary(steps, operators, folder / PICTURE)
         print(f"({shown(folder / PICTURE)})")
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from hpc_galaxy.tracing.diagnosis import diagnose, sentence
-from hpc_galaxy.tracing.operators import top_operators
+from hpc_galaxy.tracing.operators import Operator
 from hpc_galaxy.tracing.reading import RankFile, Span
 from hpc_galaxy.tracing.recorder import MAIN, WAIT
 from hpc_galaxy.tracing.steps import PARTS, STEP, Steps
@@ -18,11 +18,11 @@ LATE = 1.1  # times the median rank's own time, from which on a step is called l
 WAITS = (WAIT, "wait for the disk")
 
 
-def summarise(files: Sequence[RankFile], steps: Steps | None) -> list[str]:
-    """Return the summary of one stage, which may have steps, line by line."""
+def summarise(files: Sequence[RankFile], steps: Steps | None, operators: Sequence[Operator] = ()) -> list[str]:
+    """Return the summary of one stage, which may have steps and windows of torch.profiler, line by line."""
     lines = [_title(files, steps)]
     if steps is not None:
-        lines += _parts(steps) + _late(steps) + _speed(steps) + _operators(files)
+        lines += _parts(steps) + _late(steps) + _speed(steps) + _operators(operators)
         causes = diagnose(steps)
         lines += ["where the time goes, along the ranks that the others wait for:"]
         lines += [f"  {cause.share:6.1%}  {cause.kind}" for cause in causes]
@@ -98,8 +98,7 @@ def _speed(steps: Steps) -> list[str]:
     ]
 
 
-def _operators(files: Sequence[RankFile]) -> list[str]:
-    operators = top_operators(files)
+def _operators(operators: Sequence[Operator]) -> list[str]:
     if not operators:
         return []
     lines = ["top operators, own time in the windows of torch.profiler:"]
@@ -117,13 +116,14 @@ def _stage(files: Sequence[RankFile]) -> list[str]:
                 totals[item.name] += item.duration * 1e-9
                 idle[number] += item.duration * 1e-9 if item.name in WAITS else 0
     whole = length * len(files)
-    if not totals or not whole:
-        return ["nothing was recorded"]
+    work = {name: seconds for name, seconds in totals.items() if name not in WAITS}
+    if not work or not whole:
+        return ["no work was recorded"]
     lines = [f"  {seconds / whole:6.1%} {seconds:9.2f} s  {name}" for name, seconds in sorted(totals.items(), key=lambda entry: -entry[1])]
-    waiting, (worst, seconds) = idle.sum() / whole, max(((n, s) for n, s in totals.items() if n not in WAITS), key=lambda entry: entry[1])
+    waiting, worst = idle.sum() / whole, max(work, key=lambda name: work[name])
     if waiting > 0.1:
         return [*lines, "", f"{waiting:.0%} of the ranks' time is waiting: use fewer ranks, or more and smaller pieces of work"]
-    most = f"{seconds / whole:.0%} of the ranks' time is '{worst}', and they wait {waiting:.0%}"
+    most = f"{work[worst] / whole:.0%} of the ranks' time is '{worst}', and they wait {waiting:.0%}"
     return [*lines, "", f"{most}: more ranks would make it faster"]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from torch import nn, profiler
 from torch.utils.flop_counter import FlopCounterMode
 
 from hpc_galaxy.config.tracing import Profiler
+from hpc_galaxy.errors import OutputError
 from hpc_galaxy.files import whole_file
 from hpc_galaxy.tracing.foreign import PROFILES
 from hpc_galaxy.tracing.recorder import Recorder
@@ -41,8 +43,11 @@ def profiling(settings: Profiler, recorder: Recorder | None, rank: int) -> Itera
     def save(profile: profiler.profile) -> None:
         nonlocal windows
         windows += 1
-        with whole_file(recorder.path.parent / PROFILES.format(rank).replace("*", f"{windows:04d}")) as partial:
-            profile.export_chrome_trace(str(partial))
+        try:
+            with whole_file(recorder.path.parent / PROFILES.format(rank).replace("*", f"{windows:04d}")) as partial:
+                profile.export_chrome_trace(str(partial))
+        except (OutputError, OSError) as error:  # a trace is never worth a job
+            print(f"hpc-galaxy: no window of torch.profiler: {error}; the job goes on without", file=sys.stderr, flush=True)
 
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # it would note each window on standard error
     schedule = profiler.schedule(wait=settings.wait, warmup=settings.warmup, active=settings.active, repeat=settings.repeat)

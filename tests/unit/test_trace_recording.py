@@ -12,12 +12,14 @@ from hypothesis import strategies as st
 from sample_traces import EPOCH, write_rank
 
 from hpc_galaxy.config import Trace
+from hpc_galaxy.config.tracing import Profiler
 from hpc_galaxy.errors import FormatError, InputError
 from hpc_galaxy.tracing import recorder as recorder_module
 from hpc_galaxy.tracing.attempt import attempts, recording
 from hpc_galaxy.tracing.reading import Counter, RankFile, Span, find_rank_files
 from hpc_galaxy.tracing.recorder import READER, Recorder
 from hpc_galaxy.tracing.spans import Stopwatch
+from hpc_galaxy.training.profiling import profiling
 from hpc_galaxy.world import World
 
 ON = Trace(spans=True)
@@ -83,6 +85,17 @@ def test_a_full_disk_costs_the_trace_and_not_the_job(capsys: pytest.CaptureFixtu
         recorder.flush()
     recorder.close({})
     assert capsys.readouterr().err == "hpc-galaxy: no trace in /dev/full (No space left on device); the job goes on without\n"
+
+
+def test_a_window_that_cannot_be_written_costs_the_window_and_not_the_job(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with recording(ON, tmp_path, "train", World()) as recorder:
+        assert recorder is not None
+        recorder.path = tmp_path / "gone" / "file" / "rank"
+        (tmp_path / "gone").write_text("a file where a folder should be")
+        with profiling(Profiler(ranks=(0,), wait=0, warmup=1, active=1), recorder, 0) as step:
+            step()
+            step()
+    assert "hpc-galaxy: no window of torch.profiler: " in capsys.readouterr().err
 
 
 @settings(max_examples=60, deadline=None)

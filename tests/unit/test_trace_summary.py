@@ -118,6 +118,12 @@ def test_a_stage_without_steps(tmp_path: Path) -> None:
     assert lines[-1].startswith("22% of the ranks' time is waiting: ")
 
 
+def test_a_stage_that_had_nothing_to_do(tmp_path: Path) -> None:
+    write_rank(tmp_path / "trace" / "0001", 0, 1, [["X", "main", "wait for work", 0, 10**6]], stage="extract")
+    files = find_rank_files(tmp_path)[1]
+    assert summarise(files, read_steps(files))[1:] == ["no work was recorded"]
+
+
 def test_own_time_is_without_what_was_called() -> None:
     def event(name: str, ts: float, dur: float, tid: int = 1, cat: str = "cpu_op") -> dict[str, object]:
         return {"ph": "X", "cat": cat, "name": name, "ts": ts, "dur": dur, "tid": tid}
