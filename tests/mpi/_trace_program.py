@@ -10,6 +10,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from hpc_galaxy.world import World, detect, guard
 
 HUGE = 2 * 10**7  # parameters
 SECONDS = 0.25
+CALLS = count(1)
 AHEAD = 5 * 10**9  # nanoseconds
 
 
@@ -58,8 +60,7 @@ def compute() -> None:
 
 def die() -> None:
     """End this process at once, after some calls."""
-    die.calls += 1  # type: ignore[attr-defined]
-    if die.calls == 6:  # type: ignore[attr-defined]
+    if next(CALLS) == 6:
         time.sleep(1.5)  # what was recorded is handed over each second
         os.kill(os.getpid(), signal.SIGKILL)
 
@@ -80,7 +81,6 @@ def plant(cause: str, world: World) -> list[str]:
     elif cause == "rank":
         on_rank_1(world, GalaxyCNN, "forward", compute)
     elif cause == "killed":
-        die.calls = 0  # type: ignore[attr-defined]
         on_rank_1(world, GalaxyCNN, "forward", die)
     elif cause == "messages":
         build.make_model = lambda name, channels, size: HugeGradient(channels, size)
