@@ -14,7 +14,7 @@ from importlib import resources
 from pathlib import Path
 
 import numpy as np
-from common import arguments, ratio, say_machine
+from common import begin
 
 from hpc_galaxy.bricks.survey import make_survey
 from hpc_galaxy.config import Config, load_config
@@ -84,9 +84,8 @@ def run(root: Path, name: str, settings: tuple[str, ...]) -> dict[str, object]:
 
 def main() -> None:
     """Make the survey, then go through the cases."""
-    options = arguments(__doc__)
-    say_machine()
-    extra = ("survey.bricks=16", "train.epochs=2") if options.quick else ("train.batch_size=32",)
+    quick, log = begin(__doc__)
+    extra = ("survey.bricks=16", "train.epochs=2") if quick else ("train.batch_size=32",)
     with tempfile.TemporaryDirectory() as folder:
         root, found = Path(folder), {}
         with contextlib.redirect_stdout(io.StringIO()):
@@ -97,7 +96,7 @@ def main() -> None:
                 found[name] = run(root, name, (*settings, *extra))
             print(f"{name:32}{headline(found[name])}, {time.perf_counter() - start:.0f} s", flush=True)
     for name, numbers in found.items():
-        ratio(f"auc_{name.replace(', ', '_').replace(' ', '_')}", float(str(numbers["auc"])), TARGETS.get(name, "0.9"))
+        log.ratio(f"auc_{name.replace(', ', '_').replace(' ', '_')}", float(str(numbers["auc"])), TARGETS.get(name, "0.9"))
 
 
 if __name__ == "__main__":

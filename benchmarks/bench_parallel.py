@@ -20,9 +20,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
-from common import arguments, ratio, run_ranks, say_machine, spread
+from common import begin
 
+from hpc_galaxy.bench.measuring import spread
 from hpc_galaxy.config.training import Ddp, Horovod, Train
+from hpc_galaxy.launch import said_by_ranks
 from hpc_galaxy.training.model import GalaxyCNN
 from hpc_galaxy.training.parallel.choose import choose_backend
 from hpc_galaxy.world import World, detect, guard
@@ -148,7 +150,7 @@ def time_allreduce(world: World, repeats: int) -> Seconds:
 def measure(sides: list[str], spins: bool, rounds: int, steps: int) -> Seconds:
     """Run one job of two ranks and return what it measured."""
     os.environ[YIELDS] = str(int(not spins))
-    return json.loads(run_ranks(2, [__file__, "inside", json.dumps(sides), str(rounds), str(steps)]).splitlines()[-1])
+    return json.loads(said_by_ranks(2, [__file__, "inside", json.dumps(sides), str(rounds), str(steps)]).splitlines()[-1])
 
 
 def collect(jobs: int, rounds: int, steps: int) -> tuple[Seconds, Seconds]:
@@ -181,22 +183,21 @@ def shares(seconds: Seconds) -> dict[str, float]:
 
 def main() -> None:
     """Measure the jobs, print the table and the ratios."""
-    options = arguments(__doc__)
-    say_machine()
-    yielding, spinning = collect(*((1, 3, 3) if options.quick else (4, 5, 10)))
+    quick, log = begin(__doc__)
+    yielding, spinning = collect(*((1, 3, 3) if quick else (4, 5, 10)))
     print(f"2 ranks x 1 thread, batch {BATCH} a rank: images/s, share of the same ranks alone (medians of rounds)")
     found = shares(yielding)
-    ratio("parallel_efficiency_best", max(share for side, share in found.items() if not side.startswith(ALONE)), "0.95")
+    log.ratio("parallel_efficiency_best", max(share for side, share in found.items() if not side.startswith(ALONE)), "0.95")
     if spinning:
         print("with ranks that spin while they wait:")
         installed = shares(spinning)[INSTALLED]
-        ratio("parallel_efficiency_horovod", found[OURS], "0.90")
-        ratio("horovod_vs_default", found[OURS] / installed, "1.3")
+        log.ratio("parallel_efficiency_horovod", found[OURS], "0.90")
+        log.ratio("horovod_vs_default", found[OURS] / installed, "1.3")
     else:
         print("Horovod is not installed; 'make horovod' builds it")
     mpi, gloo = (1e6 * statistics.median(yielding[f"allreduce {way}"]) for way in ("MPI", "gloo"))
     print(f"an allreduce of {4 * GRADIENTS / 1e6:.3f} MB takes MPI {mpi:.0f} us, gloo {gloo:.0f} us")
-    ratio("allreduce_vs_gloo", gloo / mpi, "2")
+    log.ratio("allreduce_vs_gloo", gloo / mpi, "2")
 
 
 if __name__ == "__main__":

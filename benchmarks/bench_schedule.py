@@ -15,9 +15,11 @@ import time
 from dataclasses import dataclass
 
 import numpy as np
-from common import arguments, ratio, run_ranks, say_machine
+from common import begin
 
 from hpc_galaxy import schedule
+from hpc_galaxy.bench.measuring import Log
+from hpc_galaxy.launch import said_by_ranks
 from hpc_galaxy.schedule import POLL_SECONDS, deal
 from hpc_galaxy.tracing.spans import Stopwatch
 from hpc_galaxy.world import detect, guard
@@ -49,7 +51,8 @@ class Dealer:
 def measure_dealer(quick: bool) -> Dealer:
     """Measure both with one rank that asks, without and with the dealer's naps."""
     count = 2_000 if quick else 10_000
-    awake, napping = (float(run_ranks(2, [__file__, "requests", str(count), str(poll)]).splitlines()[-1]) for poll in (0.0, POLL_SECONDS))
+    said = [said_by_ranks(2, [__file__, "requests", str(count), str(poll)]) for poll in (0.0, POLL_SECONDS)]
+    awake, napping = (float(one.splitlines()[-1]) for one in said)
     print(f"a request takes the dealer {1e6 * awake:.0f} us at most; with its naps an answer takes {1e3 * napping:.2f} ms")
     return Dealer(awake, napping - awake)
 
@@ -101,10 +104,10 @@ def requests_inside(count: int, poll: float) -> None:
 
 def measure(ranks: int, kind: str, total: float, slow: bool) -> float:
     """Return the makespan of a run on real ranks, seconds."""
-    return float(json.loads(run_ranks(ranks, [__file__, "inside", kind, str(total), str(int(slow))]).splitlines()[-1]))
+    return float(json.loads(said_by_ranks(ranks, [__file__, "inside", kind, str(total), str(int(slow))]).splitlines()[-1]))
 
 
-def real_ranks(quick: bool, dealer: Dealer) -> None:
+def real_ranks(log: Log, quick: bool, dealer: Dealer) -> None:
     """Compare dealing with fixed shares and with the model, on real ranks."""
     print(f"\n{ITEMS} items, costs spread over {SPREAD:.0f}x: makespan over the ideal one")
     print("ranks  slow rank   dealt   predicted   fixed shares   ideal, s")
@@ -119,10 +122,10 @@ def real_ranks(quick: bool, dealer: Dealer) -> None:
             model = simulate(costs, costs, speeds, dealer) / best
             print(f"{ranks:5d}  {'one, 3x' if slow else '-':>9}   {dealt:5.3f}   {model:9.3f}   {fixed:12.3f}   {best:8.2f}", flush=True)
             worst = max(worst, dealt)
-    ratio("schedule_over_ideal_2_to_16_ranks", worst, "<= 1.1")
+    log.ratio("schedule_over_ideal_2_to_16_ranks", worst, "<= 1.1")
 
 
-def simulated_ranks(dealer: Dealer) -> None:
+def simulated_ranks(log: Log, dealer: Dealer) -> None:
     """Compare dealing with fixed shares on more ranks than there are here."""
     ranks, bricks = 3200, 200_000
     print(f"\nSimulated: {ranks:,} ranks, {bricks:,} bricks of 1.5 s on average")
@@ -138,16 +141,15 @@ def simulated_ranks(dealer: Dealer) -> None:
             dealt, fixed = simulate(estimates, costs, speeds, dealer) / best, fixed_shares(costs, speeds) / best
             print(f"{f'scatter {scatter:.0%}':>20}   {slow:10.0%}   {dealt:5.3f}   {fixed:12.3f}", flush=True)
             worst = max(worst, dealt)
-    ratio("schedule_over_ideal_3200_ranks_simulated", worst, "<= 1.1")
+    log.ratio("schedule_over_ideal_3200_ranks_simulated", worst, "<= 1.1")
 
 
 def main() -> None:
     """Measure a request, run on real ranks, simulate thousands."""
-    options = arguments(__doc__)
-    say_machine()
-    dealer = measure_dealer(options.quick)
-    real_ranks(options.quick, dealer)
-    simulated_ranks(dealer)
+    quick, log = begin(__doc__)
+    dealer = measure_dealer(quick)
+    real_ranks(log, quick, dealer)
+    simulated_ranks(log, dealer)
 
 
 if __name__ == "__main__":

@@ -17,12 +17,13 @@ from dataclasses import replace
 from itertools import count, cycle
 from pathlib import Path
 
-from common import arguments, ratio, run_ranks, say_machine
+from common import begin
 from torch import profiler
-from train_sides.examples import training_config, write_examples
-from train_sides.ours import ours
 
+from hpc_galaxy.bench.suite.examples import training_config, write_examples
+from hpc_galaxy.bench.suite.ours import ours
 from hpc_galaxy.config import Trace
+from hpc_galaxy.launch import said_by_ranks
 from hpc_galaxy.tracing.attempt import recording
 from hpc_galaxy.tracing.recorder import Recorder
 from hpc_galaxy.tracing.spans import Stopwatch
@@ -131,7 +132,7 @@ def merge_ranks(root: Path, ranks: int, steps: int) -> tuple[float, float, float
     folder = root / f"{ranks}x{steps}" / "trace" / "0001"
     folder.mkdir(parents=True)
     lines = write_ranks(folder, ranks, steps)
-    seconds, memory = map(float, run_ranks(1, [__file__, "--merge", str(folder.parent.parent)]).split()[-2:])
+    seconds, memory = map(float, said_by_ranks(1, [__file__, "--merge", str(folder.parent.parent)]).split()[-2:])
     return lines / 1e6, seconds, memory
 
 
@@ -146,9 +147,8 @@ def merge_one(directory: str) -> None:
 
 def main() -> None:
     """Measure all of it."""
-    quick = arguments(__doc__).quick
+    quick, log = begin(__doc__)
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch.profiler's notes of its windows
-    say_machine()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         write_examples(root / "shards", 512)
@@ -157,16 +157,16 @@ def main() -> None:
         for batch, steps in ((16, 20 if quick else 200), (4, 50 if quick else 400)):
             medians = compare_spans(root, batch, steps)
             print(f"batch {batch}: {', '.join(f'{way} {1000 * value:.3f} ms' for way, value in medians.items())}, medians of {steps} steps")
-            ratio(f"trace_off_overhead_batch{batch}", medians[OFF] / medians[WITHOUT] - 1, "0")
-            ratio(f"trace_spans_overhead_batch{batch}", medians[SPANS] / medians[OFF] - 1, "<= 0.005")
-        ratio("trace_profiler_overhead_batch16", compare_profiler(root, 16, 1 if quick else 4) - 1, "-")
+            log.ratio(f"trace_off_overhead_batch{batch}", medians[OFF] / medians[WITHOUT] - 1, "0")
+            log.ratio(f"trace_spans_overhead_batch{batch}", medians[SPANS] / medians[OFF] - 1, "<= 0.005")
+        log.ratio("trace_profiler_overhead_batch16", compare_profiler(root, 16, 1 if quick else 4) - 1, "-")
         sizes = ((64, 20), (64, 200)) if quick else ((512, 100), (512, 1000))
         results = [merge_ranks(root, *size) for size in sizes]
         for (ranks, steps), (lines, seconds, memory) in zip(sizes, results, strict=True):
             print(
                 f"merge and summary of {ranks} ranks x {steps} steps: {lines:.2f} million lines in {seconds:.1f} s, at most {memory:.0f} MB"
             )
-        ratio("trace_merge_memory_ten_times_the_steps", results[1][2] / results[0][2], "<= 1.5")
+        log.ratio("trace_merge_memory_ten_times_the_steps", results[1][2] / results[0][2], "<= 1.5")
 
 
 if __name__ == "__main__":

@@ -19,15 +19,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from common import arguments, interleaved, ratio, say_machine, spread
+from common import begin
 from torch.utils.flop_counter import FlopCounterMode
-from train_sides.bare import OPTIONS, Loop, bare
-from train_sides.clock import Cost, Side, timed
-from train_sides.examples import training_config, training_reader, write_examples
-from train_sides.ours import ours
 from train_sides.way_of_2018 import FilePair, batches, feed, way_of_2018, write_files
-from train_sides.worker import Worker, use_one_core
 
+from hpc_galaxy.bench.measuring import Log, interleaved, spread
+from hpc_galaxy.bench.suite.bare import OPTIONS, Loop, bare
+from hpc_galaxy.bench.suite.clock import Cost, Side, timed
+from hpc_galaxy.bench.suite.examples import training_config, training_reader, write_examples
+from hpc_galaxy.bench.suite.ours import ours
+from hpc_galaxy.bench.suite.worker import Worker, use_one_core
 from hpc_galaxy.config import Config
 from hpc_galaxy.shards.manifest import Manifest
 from hpc_galaxy.shards.numpy_shards import SplitReader
@@ -102,7 +103,7 @@ def ratios(costs: Costs, over: str, under: str, kind: str = "wall") -> list[floa
     return [getattr(a, kind) / getattr(b, kind) for a, b in zip(costs[over], costs[under], strict=True)]
 
 
-def compare_steps(root: Path, manifest: Manifest, batch: int, amount: Amount, suffix: str) -> None:
+def compare_steps(log: Log, root: Path, manifest: Manifest, batch: int, amount: Amount, suffix: str) -> None:
     """Time the training step of every side, and print the table and the ratios."""
     config, count = training_config(root, batch), max(amount.images // batch, 2)
     reader = training_reader(config, manifest)
@@ -122,18 +123,20 @@ def compare_steps(root: Path, manifest: Manifest, batch: int, amount: Amount, su
             print("lightning is not installed and was left out: pip install -r benchmarks/requirements.txt")
         costs = take_turns(sides, dict.fromkeys(sides, count), amount.rounds)
     print_steps(costs, batch, count)
-    print_ratios(costs, batch, suffix)
+    walls = {name: [cost.wall for cost in values] for name, values in costs.items() if name != SGEMM}
+    log.record(f"training step, batch {batch}", "images", walls, dict.fromkeys(walls, batch))
+    print_ratios(log, costs, batch, suffix)
 
 
-def print_ratios(costs: Costs, batch: int, suffix: str) -> None:
+def print_ratios(log: Log, costs: Costs, batch: int, suffix: str) -> None:
     """Print how the costs of a step compare with their targets."""
-    ratio(f"train_over_bare_loop{suffix}", statistics.median(ratios(costs, OURS, BARE)), "<= 1.05")
-    ratio(f"train_vs_2018{suffix}", statistics.median(ratios(costs, OLD, OURS)), "2")
+    log.ratio(f"train_over_bare_loop{suffix}", statistics.median(ratios(costs, OURS, BARE)), "<= 1.05")
+    log.ratio(f"train_vs_2018{suffix}", statistics.median(ratios(costs, OLD, OURS)), "2")
     if LIGHTNING in costs:
-        ratio(f"train_vs_lightning{suffix}", statistics.median(ratios(costs, LIGHTNING, OURS)), "1.05")
+        log.ratio(f"train_vs_lightning{suffix}", statistics.median(ratios(costs, LIGHTNING, OURS)), "1.05")
     flops = count_flops(batch) / (2 * MATRIX**3)
-    ratio(f"train_fraction_of_sgemm{suffix}", flops * statistics.median(ratios(costs, SGEMM, OURS)), "0.55")
-    ratio(f"data_wait_share{suffix}", statistics.median(cost.waited / cost.wall for cost in costs[OURS]), "<= 0.01")
+    log.ratio(f"train_fraction_of_sgemm{suffix}", flops * statistics.median(ratios(costs, SGEMM, OURS)), "0.55")
+    log.ratio(f"data_wait_share{suffix}", statistics.median(cost.waited / cost.wall for cost in costs[OURS]), "<= 0.01")
 
 
 def print_steps(costs: Costs, batch: int, count: int) -> None:
@@ -149,7 +152,7 @@ def print_steps(costs: Costs, batch: int, count: int) -> None:
         print(f"  {name:12}{batch / wall:9.1f}{1e3 * wall:12.1f}{1e3 * cpu:18.1f}{faults:14,.0f}   {over}")
 
 
-def compare_loading(root: Path, manifest: Manifest, batch: int, repeats: int) -> None:
+def compare_loading(log: Log, root: Path, manifest: Manifest, batch: int, repeats: int) -> None:
     """Time a pass through all examples without training, and print images/s."""
     config = training_config(root, batch)
     reader = training_reader(config, manifest)
@@ -161,11 +164,10 @@ def compare_loading(root: Path, manifest: Manifest, batch: int, repeats: int) ->
         "2018's generator": partial(read_as_in_2018, paths, batch),
     }
     seconds = interleaved(sides, repeats, lambda: None)
-    print(f"\nreading {len(reader):,} examples in batches of {batch}, on one core: seconds, median [least, most] of {repeats}, images/s")
-    for name, values in seconds.items():
-        print(f"  {name:18} {spread(values)}   {len(reader) / statistics.median(values):9,.0f}/s")
-    ratio("loader_vs_raw", statistics.median(a / b for a, b in zip(seconds["raw reading"], seconds["ours"], strict=True)), "-")
-    ratio("loader_vs_2018", statistics.median(a / b for a, b in zip(seconds["2018's generator"], seconds["ours"], strict=True)), "-")
+    print(f"\nreading {len(reader):,} examples in batches of {batch}, on one core: median [least, most] of {repeats}")
+    log.table("reading", "images", seconds, dict.fromkeys(sides, len(reader)))
+    log.ratio("loader_vs_raw", statistics.median(a / b for a, b in zip(seconds["raw reading"], seconds["ours"], strict=True)), "-")
+    log.ratio("loader_vs_2018", statistics.median(a / b for a, b in zip(seconds["2018's generator"], seconds["ours"], strict=True)), "-")
 
 
 def read_raw(paths: Sequence[Path], buffer: memoryview) -> None:
@@ -204,18 +206,17 @@ def compare_options(rounds: int, images: int) -> None:
 
 def main() -> None:
     """Write the examples, compare the sides."""
-    options = arguments(__doc__)
-    say_machine()
+    quick, log = begin(__doc__)
     use_one_core()
-    amount = Amount((16,), 5, 48) if options.quick else Amount((16, 32), 15, 128)
+    amount = Amount((16,), 5, 48) if quick else Amount((16, 32), 15, 128)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         (root / "shards").mkdir()
-        manifest = write_examples(root / "shards", EXAMPLES // 4 if options.quick else EXAMPLES)
+        manifest = write_examples(root / "shards", EXAMPLES // 4 if quick else EXAMPLES)
         for batch in amount.batches:
-            compare_steps(root, manifest, batch, amount, "" if batch == amount.batches[0] else f"_batch{batch}")
-        compare_loading(root, manifest, amount.batches[0], 3 if options.quick else 9)
-    if not options.quick:
+            compare_steps(log, root, manifest, batch, amount, "" if batch == amount.batches[0] else f"_batch{batch}")
+        compare_loading(log, root, manifest, amount.batches[0], 3 if quick else 9)
+    if not quick:
         compare_options(amount.rounds, amount.images)
 
 

@@ -124,8 +124,28 @@ def show_trace(
     _run(lambda world: _load("tracing.show:trace")(directories, out, attempt, summary, port if show else None))
 
 
-bench = typer.Typer(no_args_is_help=True, help="How fast it would be on many nodes.")
+bench = typer.Typer(help="How fast it is here, and how fast it would be on many nodes.")
 app.add_typer(bench, name="bench")
+
+
+@bench.callback(invoke_without_command=True)
+def bench_suite(
+    context: typer.Context,
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer repeats: two minutes.")] = False,
+    out: Annotated[Path | None, typer.Option("--out", help="Where results go; its disk is measured.")] = None,
+) -> None:
+    """How fast each stage is here, and how near to what nobody can avoid; with a command, one of those below."""
+    if context.invoked_subcommand is None:
+        _run(lambda world: _load("bench.suite.run:run_suite")(out, quick, world))
+
+
+@bench.command("compare")
+def bench_compare(
+    before: Annotated[Path, typer.Argument(help="A suite.jsonl, or its directory.")],
+    after: Annotated[Path, typer.Argument(help="Another.")],
+) -> None:
+    """What has become faster or slower, beyond noise; exit 1 if something has become slower."""
+    _run(lambda world: _load("bench.results:compare")(before, after))
 
 
 @bench.command("predict")

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
+from hpc_galaxy.bench.suite.clock import LEARNING_RATE, SEED, Side, timed
 from hpc_galaxy.training.model import GalaxyCNN
-from train_sides.clock import LEARNING_RATE, SEED, Side, timed
 
 FilePair = tuple[Path, Path]
 

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
+from hpc_galaxy.bench.suite.clock import LEARNING_RATE, SEED, Clock, Cost, Side
 from hpc_galaxy.config import Config
 from hpc_galaxy.shards.numpy_shards import SplitReader, open_split
 from hpc_galaxy.training.data.inputs import Inputs, make_inputs
 from hpc_galaxy.training.model import GalaxyCNN
-from train_sides.clock import LEARNING_RATE, SEED, Clock, Cost, Side
 
 Item = tuple[torch.Tensor, torch.Tensor]
 

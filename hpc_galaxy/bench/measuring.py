@@ -69,10 +69,17 @@ class Log:
         self._write("environment", self.environment)
         print(sentence(self.environment), flush=True)
 
-    def table(
+    def __enter__(self) -> Log:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._file:
+            self._file.close()
+
+    def record(
         self, question: str, unit: str, seconds: Mapping[str, Sequence[float]], amounts: Mapping[str, float]
     ) -> dict[str, Measurement]:
-        """Record what the sides of a question took, print them as a table, and return them by side.
+        """Record what the sides of a question took, and return them by side.
 
         Parameters
         ----------
@@ -84,11 +91,19 @@ class Log:
             What each repeat of a side did.
         """
         found = {side: Measurement(question, side, amounts[side], unit, list(values)) for side, values in seconds.items()}
+        for one in found.values():
+            self._write("measurement", asdict(one))
+        self.measurements += found.values()
+        return found
+
+    def table(
+        self, question: str, unit: str, seconds: Mapping[str, Sequence[float]], amounts: Mapping[str, float]
+    ) -> dict[str, Measurement]:
+        """Do as `record` does, and print a line a side: median [least, most] seconds, and the rate."""
+        found = self.record(question, unit, seconds, amounts)
         width = max(map(len, found))
         for side, one in found.items():
             print(f"  {side:{width}} {spread(one.seconds):>24} s {one.rate:12,.0f} {unit}/s", flush=True)
-            self._write("measurement", asdict(one))
-        self.measurements += found.values()
         return found
 
     def ratio(self, name: str, value: float, target: str = "-") -> None:

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
+from hpc_galaxy.bench.suite.clock import LEARNING_RATE, SEED
 from hpc_galaxy.config import Config, load_config
 from hpc_galaxy.shards.manifest import SHARD_SIZE, SPLITS, Manifest, Shard, Statistics
 from hpc_galaxy.shards.numpy_shards import SplitReader, write_shard
 from hpc_galaxy.shards.schema import DEFAULT, LABELS, STAMP_SHAPE
-from train_sides.clock import LEARNING_RATE, SEED
 
 IMAGE_NOISE, INVVAR = 0.01, 1e4  # nanomaggies, 1/nanomaggies^2
 HELD_OUT = 64
@@ -38,7 +38,7 @@ def write_examples(directory: Path, examples: int) -> Manifest:
 
 
 def _write_split(directory: Path, split: str, examples: int) -> list[Shard]:
-    rng, scale = np.random.default_rng([SEED, SPLITS.index(split)]), np.repeat(np.float32([IMAGE_NOISE, INVVAR / 100]), 3)
+    rng, scale = np.random.default_rng([SEED, SPLITS.index(split)]), np.repeat(np.array([IMAGE_NOISE, INVVAR / 100], np.float32), 3)
     shards = []
     for number, start in enumerate(range(0, examples, SHARD_SIZE)):
         count = min(SHARD_SIZE, examples - start)

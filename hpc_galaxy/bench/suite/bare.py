@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch.nn.functional import cross_entropy
 
+from hpc_galaxy.bench.suite.clock import LEARNING_RATE, SEED, Side, timed
 from hpc_galaxy.training.model import GalaxyCNN
 from hpc_galaxy.training.node import keep_freed_memory
-from train_sides.clock import LEARNING_RATE, SEED, Side, timed
 
 
 @dataclass(frozen=True)
@@ -53,14 +53,14 @@ class Loop:
 @contextmanager
 def bare(loop: Loop) -> Iterator[Side]:
     """Yield the side that trains so. It changes settings of the whole process."""
-    torch.backends.mkldnn.conv.fp32_precision = loop.convolutions
+    torch.backends.mkldnn.conv.fp32_precision = loop.convolutions  # type: ignore[attr-defined]  # torch's stubs lack it
     torch.set_flush_denormal(loop.flush)
     if loop.keeps:
         keep_freed_memory()
     torch.manual_seed(SEED)
     model = GalaxyCNN()
     if loop.weights_last:
-        model.to(memory_format=torch.channels_last)
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # as do they this
     if loop.compiled:
         model.compile()
     optimizer = torch.optim.Adam(model.parameters(), LEARNING_RATE, foreach=not loop.fused, fused=loop.fused)

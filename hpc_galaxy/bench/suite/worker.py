@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from train_sides.clock import Cost, Side
+from hpc_galaxy.bench.suite.clock import Cost, Side
 
 Start = Callable[..., AbstractContextManager[Side]]
 

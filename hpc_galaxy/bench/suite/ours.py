@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from hpc_galaxy.bench.suite.clock import Cost, timed
 from hpc_galaxy.config import Config
 from hpc_galaxy.shards.manifest import load_manifest
 from hpc_galaxy.tracing.progress import announce
@@ -20,7 +21,6 @@ from hpc_galaxy.training.node import prepare_node
 from hpc_galaxy.training.run import Keeper
 from hpc_galaxy.training.state import State
 from hpc_galaxy.world import World
-from train_sides.clock import Cost, timed
 
 
 @dataclass
@@ -51,7 +51,7 @@ class Ours:
         """End the thread that reads ahead."""
         self._steps.close()
 
-    def _run(self) -> Iterator[None]:
+    def _run(self) -> Generator[None]:
         """Yield after each step, as `hpc_galaxy.training.loop.fit` goes through them, without the validation between epochs."""
         trainer, state = self.keeper.trainer, self.state
         while True:
