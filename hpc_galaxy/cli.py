@@ -161,6 +161,12 @@ def bench_predict(
     _run(lambda world: _load("bench.model.predict:predict_run")(run, site, counts, examples, picture))
 
 
+@bench.command("allreduce")
+def bench_allreduce(json: Annotated[Path | None, typer.Option("--json", help="Write the figures as JSON lines.")] = None) -> None:
+    """Time the sum of gradients over these ranks, and fit the latency and bandwidth that a site's description needs."""
+    _run(lambda world: _load("bench.model.allreduce:show_allreduce")(world, json))
+
+
 @app.command()
 def doctor() -> None:
     """Print what is installed here, and one line of advice for whatever is missing."""
