@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 READY := $(VENV)/.ready
 
-.PHONY: help demo test test-ipex lint doctor horovod clean
+.PHONY: help demo test test-ipex bench lint doctor horovod clean
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
@@ -22,6 +22,9 @@ test: $(READY) ## Run the tests.
 test-ipex: $(INSTALLED) ## Run the tests of intel-extension-for-pytorch, in an environment of its own (3.5 GB).
 	@scripts/set_up_ipex.sh .venv-ipex
 	@.venv-ipex/bin/python -m pytest tests/ipex
+
+bench: $(READY) ## Measure every stage against what this machine can do, in two minutes; results in benchmarks/results.
+	@$(BIN)/hpc-galaxy bench --quick
 
 lint: $(INSTALLED) ## Check style, types, who imports whom, and the shell scripts.
 	$(BIN)/ruff check .

@@ -103,7 +103,7 @@ class Log:
         found = self.record(question, unit, seconds, amounts)
         width = max(map(len, found))
         for side, one in found.items():
-            print(f"  {side:{width}} {spread(one.seconds):>24} s {one.rate:12,.0f} {unit}/s", flush=True)
+            print(f"  {side:{width}} {with_unit(one.seconds):>27} {one.rate:12,.0f} {unit}/s", flush=True)
         return found
 
     def ratio(self, name: str, value: float, target: str = "-") -> None:
@@ -149,6 +149,13 @@ def interleaved(
             if number >= warm_up:
                 seconds[name].append(time.perf_counter() - start)
     return seconds
+
+
+def with_unit(seconds: Sequence[float]) -> str:
+    """Return a median of times with its range, in seconds, milliseconds or microseconds."""
+    median = statistics.median(seconds)
+    factor, unit = (1, "s") if median >= 0.1 else (1e3, "ms") if median >= 1e-3 else (1e6, "us")
+    return f"{spread([factor * value for value in seconds])} {unit}"
 
 
 def spread(values: Sequence[float]) -> str:

@@ -76,5 +76,5 @@ def measure(log: Log, root: Path, repeats: int) -> None:
     brick.write_catalog(SOURCES)
     brick.link(root, aliases(LIST))
     sides = Sides(brick, SOURCES)
-    seconds = interleaved({LIMIT: lambda: sides.limit(durable=True), OURS: sides.ours}, repeats, brick.clear, warm_up=1)
+    seconds = interleaved({LIMIT: sides.limit, OURS: sides.ours}, repeats, brick.clear, warm_up=1)
     log.table("extract", "cutouts", seconds, {LIMIT: SOURCES, OURS: LIST * SOURCES})

@@ -17,7 +17,7 @@ from hpc_galaxy.errors import LaunchError
 from hpc_galaxy.files import shown, whole_file, write_text
 from hpc_galaxy.world import World
 
-QUICK, FULL = 3, 9  # repeats
+QUICK, FULL = 4, 12  # repeats
 RESULTS = "suite.jsonl"
 
 
@@ -44,12 +44,12 @@ class Question:
 
 
 QUESTIONS = (
-    Question("extract", "extract:measure", "decode the tiles, copy the stamps, write them to disk"),
-    Question("split", "split:measure_split", "copy the files to disk"),
+    Question("extract", "extract:measure", "decode the tiles, copy the stamps, write them (not flushed to disk)"),
+    Question("split", "split:measure_split", "copy the files, flushed to disk"),
     Question("load", "split:measure_load", "copy in memory, in order", "torch"),
     Question("train", "train:measure_train", "PyTorch on one batch in memory", "torch"),
-    Question("checkpoint", "train:measure_checkpoint", "write the same bytes to disk", "torch"),
-    Question("allreduce", "ranks:measure_allreduce", "copy as many bytes in memory", "mpi4py"),
+    Question("checkpoint", "train:measure_checkpoint", "write the same bytes, flushed to disk", "torch"),
+    Question("allreduce", "ranks:measure_allreduce", "add as many numbers in memory", "mpi4py"),
     Question("end to end", "ranks:measure_end_to_end", "", "torch"),
 )
 
