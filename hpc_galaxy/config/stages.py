@@ -148,6 +148,8 @@ class Extract(Section):
     checksums : bool
         Whether coadds are read whole, their FITS checksums verified and stored. Without it just the tiles that are needed are
         read.
+    bricks : int
+        At most so many bricks, the first by name, to try things; 0: all.
     """
 
     classes: tuple[Literal["real", "fake", "user"], ...] = ("real", "fake")
@@ -166,6 +168,7 @@ class Extract(Section):
     compression: Literal["none", "bitshuffle"] = "none"
     mantissa_bits: Annotated[int, Field(ge=1, le=23)] = 23
     checksums: bool = True
+    bricks: Annotated[int, Field(ge=0)] = 0
 
 
 class Split(Section):

@@ -58,7 +58,7 @@ def extract(config: Config, world: World, overwrite: bool = False) -> None:
 
 
 def list_work(config: Config, world: World) -> list[Work]:
-    """Return the bricks to be cut, sorted by name.
+    """Return the bricks to be cut, sorted by name; at most ``extract.bricks`` of them where that is set.
 
     Raises
     ------
@@ -75,7 +75,10 @@ def list_work(config: Config, world: World) -> list[Work]:
             world.say(f"extract: {len(left_out):,} bricks have coadds and no catalog, and are left out; the first is {left_out[0]}")
     if "user" in classes:
         bricks |= _positions_by_brick(config, world)
-    return [bricks[name] for name in sorted(bricks)]
+    chosen = sorted(bricks)[: config.extract.bricks or None]
+    if len(chosen) < len(bricks):
+        world.say(f"extract: the first {len(chosen):,} of {len(bricks):,} bricks, by extract.bricks")
+    return [bricks[name] for name in chosen]
 
 
 def _positions_by_brick(config: Config, world: World) -> dict[str, Work]:

@@ -38,7 +38,7 @@ def recording(settings: Trace, directory: Path, stage: str, world: World) -> Ite
         yield None
         return
     folder = Path(world.bcast(str(_make(directory / FOLDER)) if world.is_root else ""))
-    recorder = Recorder(folder / f"rank_{world.rank:06d}.jsonl", _describe(stage, world))
+    recorder = Recorder(rank_path(folder, world.rank), _describe(stage, world))
     try:
         yield recorder
     except BaseException as error:
@@ -51,6 +51,11 @@ def recording(settings: Trace, directory: Path, stage: str, world: World) -> Ite
 def attempts(directory: Path) -> list[Path]:
     """Return the folders of a stage's traces, the oldest first."""
     return sorted(path for path in (directory / FOLDER).glob("[0-9]*") if path.is_dir())
+
+
+def rank_path(folder: Path, rank: int) -> Path:
+    """Return the file of a rank in such a folder."""
+    return folder / f"rank_{rank:06d}.jsonl"
 
 
 def _make(root: Path) -> Path:

@@ -301,3 +301,12 @@ def test_real_galaxies_can_come_from_the_survey_itself(config: Config, tmp_path:
     ):
         assert set(own.sources()["rs"]) == {b""}
         assert set(injected.sources()["id"]) <= set(own.sources()["id"])  # a fake may have come too near to some
+
+
+def test_the_first_bricks_can_be_tried(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = ["survey.bricks=3", "survey.npix=256", "extract.classes=['real']", "extract.real_from='survey'", "extract.selection='all'"]
+    config = load_config(None, [*settings, f"paths.survey='{tmp_path}/survey'", f"paths.cutouts='{tmp_path}/cutouts'", "extract.bricks=2"])
+    make_survey(config, World(), False)
+    extract(config, World(), False)
+    assert [path.stem for path in sorted((tmp_path / "cutouts" / "real").rglob("*.h5"))] == list_bricks(config.paths.survey)[:2]
+    assert "extract: the first 2 of 3 bricks, by extract.bricks" in capsys.readouterr().out
