@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -47,7 +47,7 @@ def _join(torchrun: bool) -> World:
     return launch.join_torchrun(os.environ) if launch and launch.launched_by_torchrun(os.environ) else detect()
 
 
-def _load(function: str) -> Callable[..., None]:
+def _load(function: str) -> Callable[..., Any]:
     module, name = function.split(":")
     return getattr(import_module(f"hpc_galaxy.{module}"), name)
 
@@ -165,6 +165,51 @@ def bench_predict(
 def bench_allreduce(json: Annotated[Path | None, typer.Option("--json", help="Write the figures as JSON lines.")] = None) -> None:
     """Time the sum of gradients over these ranks, and fit the latency and bandwidth that a site's description needs."""
     _run(lambda world: _load("bench.model.allreduce:show_allreduce")(world, json))
+
+
+@bench.command("scaling")
+def bench_scaling(
+    study: Annotated[Path, typer.Argument(help="Directory of the study: its plan, its points, its report.")],
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+    stages: Annotated[str, typer.Option("--stages", help="Of train and extract.")] = "train,extract",
+    modes: Annotated[
+        str, typer.Option("--modes", help="strong: the same work on any number of ranks; weak: for each rank.")
+    ] = "strong,weak",
+    nodes: Annotated[str, typer.Option("--nodes", help="Numbers of nodes; without --submit, groups of ranks here.")] = "1,2,4",
+    ranks_per_node: Annotated[int, typer.Option("--ranks-per-node", help="MPI ranks on each.")] = 1,
+    repeats: Annotated[int, typer.Option("--repeats", help="How often each point is measured.")] = 3,
+    steps: Annotated[int, typer.Option("--steps", help="Of a training that are timed.")] = 50,
+    bricks: Annotated[int, typer.Option("--bricks", help="A rank cuts in weak points; strong ones have the largest one's.")] = 8,
+    submit: Annotated[bool, typer.Option("--submit", help="To Slurm: a job array for each number of nodes, and the report.")] = False,
+    sbatch: Annotated[str, typer.Option("--sbatch", help="Options for sbatch, such as '--account=abc --time=30'.")] = "",
+    srun: Annotated[str, typer.Option("--srun", help="Options for srun.")] = "--mpi=pmix",
+    apart: Annotated[bool, typer.Option("--apart", help="Submitted points never run at the same time.")] = False,
+) -> None:
+    """Measure how training and extraction scale; the same command again does what is missing."""
+
+    def work(world: World) -> None:
+        numbers = {"ranks_per_node": ranks_per_node, "repeats": repeats, "steps": steps, "bricks": bricks}
+        asked = _load("bench.scaling.plan:parse_asked")(stages, modes, nodes, **numbers)
+        jobs = _load("bench.scaling.submit:Options")(sbatch, srun, apart) if submit else None
+        _load("bench.scaling.run:run_study")(study, asked, _config(config, overrides, False), jobs, world)
+
+    _run(work)
+
+
+@bench.command("point")
+def bench_point(
+    study: Annotated[Path, typer.Argument(help="Directory of a study.")],
+    number: Annotated[int, typer.Argument(help="Of a point in its study.json.")],
+) -> None:
+    """Measure one point of a study: what 'bench scaling' starts on every rank."""
+    _run(lambda world: _load("bench.scaling.point:run_point")(study, number, world))
+
+
+@bench.command("report")
+def bench_report(study: Annotated[Path, typer.Argument(help="Directory of a study.")]) -> None:
+    """Speeds, efficiencies and where the time goes, of what a study has measured so far."""
+    _run(lambda world: _load("bench.scaling.report:report")(study))
 
 
 @app.command()

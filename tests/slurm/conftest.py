@@ -1,4 +1,4 @@
-"""A real Slurm with two nodes on this machine, started for the tests and stopped afterwards by process id."""
+"""A real Slurm with four nodes on this machine, started for the tests and stopped afterwards by process id."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from pathlib import Path
 import helpers
 import pytest
 
-NODES = 2
+NODES = 4
 START_SECONDS = 30
 FINAL_STATES = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL", "DEADLINE", "PREEMPTED"}
 
-# Two nodes on one host need ports, spool and temporary directories of their own; without the last, PMIx's files collide.
+# Nodes on one host need ports, spool and temporary directories of their own; without the last, PMIx's files collide.
 # A munge socket of our own makes the fixture independent of a munged that runs, or does not, on this machine.
 CONFIGURATION = """\
 ClusterName=tests
@@ -92,7 +92,7 @@ class Slurm:
 
 @pytest.fixture(scope="session")
 def slurm(require: Callable[[str], None]) -> Iterator[Slurm]:
-    """A Slurm of two nodes, n1 and n2, four CPUs each."""
+    """A Slurm of four nodes, n1 to n4, four CPUs each."""
     require("slurm")
     # Not pytest's own temporary directory: a munge socket's path may have 107 characters.
     root = Path(tempfile.mkdtemp(prefix="slurm-", dir="/tmp"))
