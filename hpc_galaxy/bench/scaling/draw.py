@@ -10,6 +10,7 @@ import numpy as np
 
 from hpc_galaxy.bench.scaling.compare import Prediction
 from hpc_galaxy.bench.scaling.statistics import Estimate, Row
+from hpc_galaxy.tracing.draw import COLOURS as COLOURS_OF_PARTS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,12 +18,15 @@ if TYPE_CHECKING:
 
 COLOURS = {"strong": "#1b9e77", "weak": "#7570b3"}
 SHIFT = {"strong": 0.985, "weak": 1.015}  # so that the intervals of two curves do not hide each other
-PALETTE = ("#1b9e77", "#7570b3", "#d95f02", "#e7298a", "#66a61e", "#e6ab02", "#a6761d", "#999999")
+PALETTE = ("#1b9e77", "#7570b3", "#d95f02", "#e7298a", "#66a61e", "#e6ab02", "#a6761d")
+LAST = {"wait for work": "#cccccc", "rest": "#888888"}  # parts that are no work, and lie on top of all others
 NEXT_TO = {"hidden"}  # is no part of the time, but lies behind another
 
 
 def draw_speed(rows: Sequence[Row], prediction: Prediction | None, path: Path) -> None:
     """Draw images or cutouts a second against nodes, a panel a stage, with the ideal line of each mode and the model."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     figure, panels = _panels(rows)
     for axes, (stage, curves) in zip(panels, _by_stage(rows), strict=True):
         for mode, curve in curves.items():
@@ -34,7 +38,9 @@ def draw_speed(rows: Sequence[Row], prediction: Prediction | None, path: Path) -
             values = [prediction.rates[row.nodes] for row in curves["weak"]]
             axes.plot([row.nodes for row in curves["weak"]], values, "x:", color="black", label="weak, model", markersize=8)
         _nodes_axis(axes, rows, stage)
-        axes.set_yscale("log", base=2)
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+        axes.yaxis.set_minor_formatter(NullFormatter())
         axes.yaxis.set_major_formatter("{x:,.0f}")
         axes.set(ylabel=f"{next(iter(curves.values()))[0].unit}/s", title=f"Speed: {stage}")
         axes.legend(frameon=False, fontsize=8)
@@ -61,23 +67,41 @@ def draw_efficiency(rows: Sequence[Row], prediction: Prediction | None, path: Pa
 
 
 def draw_parts(rows: Sequence[Row], prediction: Prediction | None, path: Path) -> None:
-    """Draw what the time is made of, a bar a number of nodes, a panel for each stage and mode."""
-    curves = [(stage, mode, curve) for stage, modes in _by_stage(rows) for mode, curve in modes.items()]
+    """Draw what the time is made of, a bar a number of nodes, a row of panels a stage and a panel a mode."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(5.2 * len(curves), 4.6), layout="constrained")
-    for axes, (stage, mode, curve) in zip(figure.subplots(1, len(curves), squeeze=False)[0], curves, strict=True):
-        names = [name for name in dict.fromkeys(name for row in curve for name in row.parts) if any(row.parts.get(name) for row in curve)]
-        factor, unit = (1000, "milliseconds of a step") if stage == "train" else (1, "seconds of a rank")
-        labels, below = [str(row.nodes) for row in curve], np.zeros(len(curve))
-        for name, colour in zip((name for name in names if name not in NEXT_TO), PALETTE * 2, strict=False):
-            values = factor * np.array([row.parts.get(name, 0.0) for row in curve])
-            label = "communication, waiting" if name == "communication" else name
-            axes.bar(labels, values, bottom=below, color=colour, label=label, width=0.65)
-            below += values
-        axes.set(xlabel="nodes", ylabel=f"{unit}, mean of ranks", title=f"{mode} {stage}", ylim=(0, 1.3 * below.max()))
-        axes.legend(frameon=False, fontsize=8, ncols=2, loc="upper left")
-    _finish(figure, "what the time goes into, from the ranks' traces", path)
+    stages = _by_stage(rows)
+    columns = max(len(curves) for _, curves in stages)
+    figure = Figure(figsize=(5.2 * columns, 3.9 * len(stages) + 0.3), layout="constrained")
+    grid = figure.subplots(len(stages), columns, squeeze=False)
+    for axes in grid.flat:
+        axes.set_visible(False)
+    for line, (stage, curves) in zip(grid, stages, strict=True):
+        shown = [row for curve in curves.values() for row in curve]
+        names = [name for name in dict.fromkeys(name for row in shown for name in row.parts) if any(row.parts.get(name) for row in shown)]
+        for axes, (mode, curve) in zip(line, curves.items(), strict=False):
+            axes.set_visible(True)
+            axes.set_title(f"{mode} {stage}")
+            _stack(axes, curve, sorted(names, key=lambda name: name in LAST))
+    _finish(figure, "what the time goes into, from the ranks' traces; a part that hides behind another is left out", path)
+
+
+def _stack(axes: Axes, curve: Sequence[Row], names: Sequence[str]) -> None:
+    train = curve[0].stage == "train"
+    factor, unit = (1000, "milliseconds of a step") if train else (1, "seconds of a rank")
+    palette = iter(PALETTE * 2)
+    labels, below = [str(row.nodes) for row in curve], np.zeros(len(curve))
+    for name in names:
+        if name in NEXT_TO:
+            continue
+        values = factor * np.array([row.parts.get(name, 0.0) for row in curve])
+        colour = COLOURS_OF_PARTS[name] if train else LAST.get(name) or next(palette)
+        axes.bar(
+            labels, values, bottom=below, color=colour, label="communication, waiting" if name == "communication" else name, width=0.65
+        )
+        below += values
+    axes.set(xlabel="nodes", ylabel=f"{unit}, mean of ranks", ylim=(0, 1.4 * below.max()))
+    axes.legend(frameon=False, fontsize=8, ncols=3, loc="upper left")
 
 
 def _panels(rows: Sequence[Row]) -> tuple[Figure, Sequence[Axes]]:
@@ -105,7 +129,7 @@ def _nodes_axis(axes: Axes, rows: Sequence[Row], stage: str) -> None:
     nodes = sorted({row.nodes for row in rows if row.stage == stage})
     axes.set_xscale("log", base=2)
     axes.set_xticks(nodes, [str(number) for number in nodes])
-    axes.minorticks_off()
+    axes.xaxis.minorticks_off()
     axes.set_xlabel("nodes")
     axes.grid(alpha=0.3)
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from hpc_galaxy.bench.environment import describe
 from hpc_galaxy.bench.scaling.data import WARM_UP, extract_config, shards_of, train_config, write_view
-from hpc_galaxy.bench.scaling.plan import UNITS, VERSION, Point, Study, load_study
+from hpc_galaxy.bench.scaling.plan import UNITS, VERSION, Point, Study, count, load_study
 from hpc_galaxy.bench.scaling.timing import read_extraction, read_training, sweep_links
 from hpc_galaxy.errors import ConfigError, LaunchError
 from hpc_galaxy.files import lock, write_json
@@ -70,9 +70,10 @@ def require_ranks(point: Point, world: World, environ: Mapping[str, str]) -> Non
         As said.
     """
     nodes = environ.get("SLURM_STEP_NUM_NODES", "") if world.launcher == "srun" else ""
-    wrong = [f"{world.size} ranks"] * (world.size != point.ranks) + [f"{nodes} nodes"] * (nodes.isdigit() and int(nodes) != point.nodes)
+    wrong = [count(world.size, "rank")] * (world.size != point.ranks)
+    wrong += [count(int(nodes), "node")] if nodes.isdigit() and int(nodes) != point.nodes else []
     if wrong:
-        want = f"{point.ranks} ranks on {point.nodes} nodes"
+        want = f"{count(point.ranks, 'rank')} on {count(point.nodes, 'node')}"
         remedy = f"start it with srun --nodes={point.nodes} --ntasks-per-node={point.ranks_per_node}, or by 'hpc-galaxy bench scaling'"
         raise LaunchError(f"point {point.number}", f"started with {' and '.join(wrong)}, expected {want}", remedy)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from hpc_galaxy.bench.scaling.plan import UNITS, Point
+from hpc_galaxy.bench.scaling.plan import STAGES, UNITS, Point
 
 DRAWS = 2000
 INTERVAL = (0.025, 0.975)
@@ -86,7 +86,7 @@ def make_rows(results: Sequence[tuple[Point, dict[str, Any]]], seed: int) -> lis
     """
     rng = np.random.default_rng(seed)
     rows: list[Row] = []
-    ordered = sorted(results, key=lambda pair: (pair[0].stage, pair[0].mode, pair[0].nodes, pair[0].repeat))
+    ordered = sorted(results, key=lambda pair: (STAGES.index(pair[0].stage), pair[0].mode, pair[0].nodes, pair[0].repeat))
     for _, curve in groupby(ordered, key=lambda pair: (pair[0].stage, pair[0].mode)):
         measured = [list(group) for _, group in groupby(curve, key=lambda pair: pair[0].nodes)]
         draws = [draw_rates([(result["amount"], result["times"]) for _, result in group], rng) for group in measured]
