@@ -7,6 +7,10 @@ brings Cutana and astrocut; a side that is not installed is left out and named.
 from __future__ import annotations
 
 import importlib.util
+import os
+import re
+import runpy
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,14 +28,18 @@ from common import begin
 
 from hpc_galaxy.bench.measuring import Log, interleaved
 from hpc_galaxy.bench.suite.bricks import NPIX, SETTINGS, Brick, aliases, brick_name
-from hpc_galaxy.bench.suite.extract import LIST, Sides
+from hpc_galaxy.bench.suite.extract import LIST, Sides, config
 from hpc_galaxy.bricks.layout import tractor_path
+from hpc_galaxy.cutouts.brick import Extractor, Work
+from hpc_galaxy.cutouts.extract import cut_bricks
 from hpc_galaxy.cutouts.stamps import boxes, cut_stamps
 from hpc_galaxy.launch import said_by_ranks
 from hpc_galaxy.shards.schema import STAMP_SIZE
+from hpc_galaxy.tracing.spans import Stopwatch
 
 SIZE = STAMP_SIZE
 TARGETS_2018 = {300: "10", 1000: "7", 5000: "5"}
+NOT_FLUSHED = "not-flushed"
 
 
 def read_catalog(brick: Brick) -> np.ndarray:
@@ -150,14 +158,37 @@ def compare(log: Log, brick: Brick, count: int, repeats: int) -> None:
     seconds = interleaved(compared, repeats, brick.clear)
     rate = {name: one.rate for name, one in log.table(f"extract, N = {count}", "cutouts", seconds, amounts).items()}
     log.ratio(f"extract_vs_2018_n{count}", rate["ours"] / rate["2018's way"], TARGETS_2018[count])
+    where_time_goes(brick, repeats)
     if count == 300:
         log.ratio("extract_over_limit_n300", rate["limit"] / rate["ours"], "<= 1.5")
         if "Cutana, in memory" in rate:
             log.ratio("extract_vs_cutana_n300", rate["ours"] / rate["Cutana, in memory"], "4")
 
 
+def where_time_goes(brick: Brick, repeats: int) -> None:
+    """Print what our side spends its time on in a brick, by the stage's own stopwatch."""
+    watch, memory = Stopwatch(), dict[str, np.ndarray]()
+    for number in range(1 + repeats):
+        brick.clear()
+        if number == 1:
+            watch.restart()  # without the first touch of memory
+        cut_bricks(Extractor(config(brick), "benchmark", watch, memory), [Work(name) for name in aliases(LIST)])
+    parts = [f"{name} {1e3 * seconds / repeats / LIST:.1f}" for name, seconds in watch.seconds.items()]
+    print(f"  ours, milliseconds a brick: {', '.join(parts)} (flush: in a thread)")
+
+
+def memory(brick: Brick, count: int) -> None:
+    """Print what the stage says a rank needs in memory with `count` sources a brick."""
+    brick.write_catalog(count)
+    brick.clear()
+    brick.link(brick.root / "all", aliases(2))
+    said = run_stage(brick, 1, brick.root / "all")
+    print(f"  {count:6,} sources a brick: {found(r'each of at most ([0-9,]+) MB', said)} MB", flush=True)
+    brick.clear()
+
+
 def scaling(log: Log, brick: Brick, count: int, repeats: int) -> None:
-    """Compare one rank with two, and two ranks with two processes that know nothing of each other."""
+    """Compare one rank with two, and two ranks with two processes that know nothing of each other; with flushes to disk, and without."""
     brick.write_catalog(300)
     names = aliases(count)
     trees = {brick.root / "all": names, brick.root / "one": names[::2], brick.root / "other": names[1::2]}
@@ -165,32 +196,50 @@ def scaling(log: Log, brick: Brick, count: int, repeats: int) -> None:
         brick.link(root, part)
     whole, *halves = trees
     runs: dict[str, Callable[[], float]] = {
-        "1 rank": lambda: run_stage(brick, 1, [whole]),
-        "2 ranks": lambda: run_stage(brick, 2, [whole]),
-        "2 separate processes": lambda: run_stage(brick, 1, halves),
+        "1 rank": lambda: slowest(brick, 1, [whole]),
+        "2 ranks": lambda: slowest(brick, 2, [whole]),
+        "2 separate processes": lambda: slowest(brick, 1, halves),
+        "1 rank, not flushed": lambda: slowest(brick, 1, [whole], flushed=False),
+        "2 separate processes, not flushed": lambda: slowest(brick, 1, halves, flushed=False),
     }
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(repeats):
         for name, run in runs.items():
             brick.clear()
             seconds[name].append(run())
-    found = log.table("extract, ranks", "bricks", seconds, dict.fromkeys(runs, count))
-    median = {name: one.median for name, one in found.items()}
+    median = {name: one.median for name, one in log.table("extract, ranks", "bricks", seconds, dict.fromkeys(runs, count)).items()}
     log.ratio("extract_two_process_scaling", median["1 rank"] / median["2 ranks"] / 2, "0.95")
     log.ratio("extract_two_ranks_vs_two_processes", median["2 separate processes"] / median["2 ranks"], "1")
+    log.ratio("extract_two_processes_not_flushed", median["1 rank, not flushed"] / median["2 separate processes, not flushed"] / 2)
 
 
-def run_stage(brick: Brick, ranks: int, trees: Sequence[Path]) -> float:
-    """Run ``hpc-galaxy extract`` on all trees at the same time; return the seconds that the slowest says it took."""
-    overrides = [f"--set=extract.{key}={value}" for key, value in SETTINGS.items()]
-
-    def run(root: Path) -> float:
-        paths = [f"--set=paths.survey='{root}'", f"--set=paths.cutouts='{brick.out / root.name}'"]
-        said = said_by_ranks(ranks, ["-m", "hpc_galaxy", "extract", *paths, *overrides])
-        return float(said.split(" cutouts in ")[1].split(" s on ")[0])
-
+def slowest(brick: Brick, ranks: int, trees: Sequence[Path], flushed: bool = True) -> float:
+    """Run the stage on all trees at the same time; return the seconds that the slowest says it took."""
     with ThreadPoolExecutor(len(trees)) as pool:
-        return max(pool.map(run, trees))
+        said = pool.map(lambda root: run_stage(brick, ranks, root, flushed), trees)
+        return max(float(found(r" cutouts in ([0-9.]+) s on ", one)) for one in said)
+
+
+def run_stage(brick: Brick, ranks: int, root: Path, flushed: bool = True) -> str:
+    """Run ``hpc-galaxy extract`` on a tree of bricks, with its flushes to disk or without; return what it says."""
+    settings = [f"paths.survey='{root}'", f"paths.cutouts='{brick.out / root.name}'"]
+    settings += [f"extract.{key}={value}" for key, value in SETTINGS.items()]
+    program = ["-m", "hpc_galaxy"] if flushed else [__file__, NOT_FLUSHED]
+    return said_by_ranks(ranks, [*program, "extract", *(f"--set={setting}" for setting in settings)])
+
+
+def run_not_flushed(arguments: Sequence[str]) -> None:
+    """Be ``hpc-galaxy`` without waiting for the disk."""
+    os.fsync = lambda _: None
+    sys.argv = ["hpc-galaxy", *arguments]
+    runpy.run_module("hpc_galaxy", run_name="__main__")
+
+
+def found(pattern: str, said: str) -> str:
+    """Return what a pattern's group matches in what a stage says."""
+    match = re.search(pattern, said)
+    assert match, said
+    return match[1]
 
 
 def main() -> None:
@@ -208,9 +257,15 @@ def main() -> None:
         for name in ("cutana", "astrocut"):
             if not importlib.util.find_spec(name):
                 print(f"{name} is not installed and was left out: pip install -r benchmarks/requirements.txt")
+        print("\nmemory of a rank, as the stage says it")
+        for count in (300,) if quick else (30, 300, 20_000):
+            memory(brick, count)
         print("\ntwo ranks against one, bricks of 300: seconds that the stage says it took")
         scaling(log, brick, 12 if quick else 48, 1 if quick else 5)
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:2] == [NOT_FLUSHED]:
+        run_not_flushed(sys.argv[2:])
+    else:
+        main()

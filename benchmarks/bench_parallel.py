@@ -22,7 +22,7 @@ from contextlib import contextmanager
 import torch
 from common import begin
 
-from hpc_galaxy.bench.measuring import spread
+from hpc_galaxy.bench.measuring import Log, spread
 from hpc_galaxy.config.training import Ddp, Horovod, Train
 from hpc_galaxy.launch import said_by_ranks
 from hpc_galaxy.training.model import GalaxyCNN
@@ -31,6 +31,7 @@ from hpc_galaxy.world import World, detect, guard
 
 BATCH = 16
 GRADIENTS = 353_786  # of the CNN: 1.415 MB
+CYCLES = (1, 5)  # milliseconds
 ALONE, INSTALLED, BOUND = "alone", "Horovod as installed", ", bound to cores"
 HOROVOD = {
     "Horovod, one flat buffer": Horovod(flat=True),
@@ -147,6 +148,30 @@ def time_allreduce(world: World, repeats: int) -> Seconds:
     return seconds
 
 
+def cycle_inside(repeats: int) -> None:
+    """Be one rank of a job that does blocking allreduces through Horovod; rank 0 prints the seconds that each takes."""
+    import horovod.torch as hvd
+
+    world = detect()
+    with guard(world):
+        hvd.init()
+        gradients = torch.zeros(GRADIENTS)
+        seconds = [time_steps(lambda: hvd.allreduce_(gradients, name="gradients"), 10, world) for _ in range(repeats)]
+        hvd.shutdown()
+        world.say(json.dumps(seconds))
+
+
+def time_cycles(log: Log, repeats: int) -> None:
+    """Print what a blocking allreduce takes through Horovod, by how often its thread looks for work."""
+    os.environ[YIELDS] = "1"
+    seconds = {}
+    for cycle in CYCLES:
+        os.environ["HOROVOD_CYCLE_TIME"] = str(cycle)
+        seconds[f"a cycle of {cycle} ms"] = json.loads(said_by_ranks(2, [__file__, "cycle", str(repeats)]).splitlines()[-1])
+    print("a blocking allreduce through Horovod, with")
+    log.table("Horovod's cycle", "allreduces", seconds, dict.fromkeys(seconds, 1))
+
+
 def measure(sides: list[str], spins: bool, rounds: int, steps: int) -> Seconds:
     """Run one job of two ranks and return what it measured."""
     os.environ[YIELDS] = str(int(not spins))
@@ -193,6 +218,7 @@ def main() -> None:
         installed = shares(spinning)[INSTALLED]
         log.ratio("parallel_efficiency_horovod", found[OURS], "0.90")
         log.ratio("horovod_vs_default", found[OURS] / installed, "1.3")
+        time_cycles(log, 5 if quick else 50)
     else:
         print("Horovod is not installed; 'make horovod' builds it")
     mpi, gloo = (1e6 * statistics.median(yielding[f"allreduce {way}"]) for way in ("MPI", "gloo"))
@@ -203,5 +229,7 @@ def main() -> None:
 if __name__ == "__main__":
     if sys.argv[1:2] == ["inside"]:
         run_inside(json.loads(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))
+    elif sys.argv[1:2] == ["cycle"]:
+        cycle_inside(int(sys.argv[2]))
     else:
         main()

@@ -7,6 +7,7 @@ benchmarks/requirements.txt`` brings WebDataset; it is left out and named where 
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import statistics
 import tempfile
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from unittest.mock import patch
 
 import h5py
 import numpy as np
@@ -27,6 +29,7 @@ from hpc_galaxy.shards.layout_2018 import path_2018
 from hpc_galaxy.shards.manifest import SHARD_SIZE
 from hpc_galaxy.shards.numpy_shards import open_split
 from hpc_galaxy.shards.schema import LABELS, STAMP_SHAPE
+from hpc_galaxy.splits import repackage
 
 
 @dataclass(frozen=True)
@@ -39,10 +42,13 @@ class Survey(Galaxies):
         How many of the bricks 2018's way, slow as it is, is given.
     said : dict of str to str
         What the stage printed last, by side.
+    cpu : dict of str to list of (float, float)
+        Processor time of each repeat of a side of ours, in the program and in the system, seconds.
     """
 
     bricks_2018: int
     said: dict[str, str] = field(default_factory=dict)
+    cpu: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
 
     def write(self) -> None:
         """Write the galaxies in each layout."""
@@ -103,8 +109,23 @@ def with_memmap(survey: Survey) -> None:
 
 
 def split_and_note(survey: Survey, name: str, **settings: str) -> None:
-    """Split as the command does it, and keep what it says."""
+    """Split as the command does it, and keep what it says and its processor time."""
+    before = os.times()
     survey.said[name] = ours(survey, survey.out / "shards", **settings)
+    after = os.times()
+    survey.cpu.setdefault(name, []).append((after.user - before.user, after.system - before.system))
+
+
+def split_not_flushed(survey: Survey, name: str) -> None:
+    """Split without waiting for the disk: what we promise to survive a power failure may then not."""
+    with patch.object(os, "fsync", lambda _: None):
+        split_and_note(survey, name)
+
+
+def split_with_one_writer(survey: Survey, name: str) -> None:
+    """Split with one thread that writes, instead of several."""
+    with patch.object(repackage, "WRITERS", 1):
+        split_and_note(survey, name)
 
 
 def compare_split(log: Log, survey: Survey, repeats: int) -> None:
@@ -114,6 +135,8 @@ def compare_split(log: Log, survey: Survey, repeats: int) -> None:
         "copy of the stamps": partial(copy, survey, False),
         "copy, flushed to disk": partial(copy, survey),
         "ours": partial(split_and_note, survey, "ours"),
+        "ours, not flushed": partial(split_not_flushed, survey, "ours, not flushed"),
+        "ours, one writing thread": partial(split_with_one_writer, survey, "ours, one writing thread"),
         "ours, matched": partial(split_and_note, survey, "ours, matched", match="'nearest'"),
         "ours, float16": partial(split_and_note, survey, "ours, float16", storage="'float16'"),
         "2018's way": partial(as_in_2018, survey),
@@ -125,9 +148,14 @@ def compare_split(log: Log, survey: Survey, repeats: int) -> None:
     counts |= {name: written(said) for name, said in survey.said.items()}
     print(f"\nsplit of {survey.bricks} bricks, {total:,} examples, {total * BYTES / 1e9:.2f} GB: median [least, most] of {repeats}")
     rate = {name: one.rate for name, one in log.table("split", "examples", seconds, counts).items()}
+    print(f"  microseconds an example: {', '.join(f'{name} {1e6 / value:.0f}' for name, value in rate.items())}")
+    user, system = (1e6 * statistics.median(values) / total for values in zip(*survey.cpu["ours"], strict=True))
+    print(f"  ours, microseconds of processor an example: {user:.0f} in the program, {system:.0f} in the system")
     log.ratio("split_vs_2018", rate["ours"] / rate["2018's way"], "20")
     log.ratio("split_over_copy", rate["copy of the stamps"] / rate["ours"], "<= 2")
     log.ratio("split_over_flushed_copy", rate["copy, flushed to disk"] / rate["ours"], "<= 2")
+    log.ratio("split_not_flushed_over_copy", rate["copy of the stamps"] / rate["ours, not flushed"])
+    log.ratio("split_vs_one_writing_thread", rate["ours"] / rate["ours, one writing thread"])
     log.ratio("split_matched_vs_unmatched", rate["ours, matched"] / rate["ours"], "1")
     for name, said in survey.said.items():
         lines = [line for line in said.splitlines() if "bytes each" in line or " examples in " in line]

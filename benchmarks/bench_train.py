@@ -35,6 +35,7 @@ from hpc_galaxy.shards.numpy_shards import SplitReader
 from hpc_galaxy.training.data.batches import Dataset
 from hpc_galaxy.training.data.inputs import make_inputs
 from hpc_galaxy.training.model import GalaxyCNN
+from hpc_galaxy.training.optim.optimizers import clip_gradients
 from hpc_galaxy.world import World
 
 EXAMPLES = 4096
@@ -191,6 +192,29 @@ def read_as_in_2018(files: Sequence[FilePair], batch: int) -> None:
         feed(x, y)
 
 
+def where_time_goes(root: Path, manifest: Manifest, batch: int, steps: int) -> None:
+    """Print what our step spends its time on, by its own stopwatch, and what pieces of it take by themselves."""
+    config = training_config(root, batch)
+    with ours(config) as side:
+        side(5)
+        watch, model = side.keeper.trainer.watch, side.keeper.trainer.model
+        watch.restart()
+        side(steps)
+        spans = [f"{name} {1e6 * seconds / steps:,.0f}" for name, seconds in watch.seconds.items()]
+        reader = training_reader(config, manifest)
+        inputs = make_inputs(config.train.data, reader)
+        stamps = np.empty((batch, *reader.stamp_format.shape), np.float32)
+        rng = np.random.default_rng(1)
+        pieces = {
+            "reading": lambda: reader.stamps(rng.integers(0, len(reader), batch), out=stamps),
+            "arcsinh and finiteness": lambda: inputs.apply(stamps, stamps),
+            "the gradient's norm": lambda: clip_gradients(model.parameters(), 0).item(),
+        }
+        alone = interleaved(pieces, 10 * steps, lambda: None)
+    print(f"\nours, microseconds a step of {batch}: {', '.join(spans)} (read: in a thread, on the same core here)")
+    print(f"  by themselves: {', '.join(f'{name} {1e6 * statistics.median(values):,.0f}' for name, values in alone.items())}")
+
+
 def compare_options(rounds: int, images: int) -> None:
     """Time what may make the network itself faster, and print it; no target."""
     loops = {name: Loop(**{"batch": 16, **settings}) for name, settings in OPTIONS.items()}
@@ -215,6 +239,7 @@ def main() -> None:
         manifest = write_examples(root / "shards", EXAMPLES // 4 if quick else EXAMPLES)
         for batch in amount.batches:
             compare_steps(log, root, manifest, batch, amount, "" if batch == amount.batches[0] else f"_batch{batch}")
+        where_time_goes(root, manifest, amount.batches[0], 10 if quick else 100)
         compare_loading(log, root, manifest, amount.batches[0], 3 if quick else 9)
     if not quick:
         compare_options(amount.rounds, amount.images)

@@ -42,7 +42,7 @@ if ! ls "$wheels"/horovod-*.whl >/dev/null 2>&1; then
     trap 'exit 130' INT TERM # an interrupted build is not a failed one (4), after which 'make' would go on
     mkdir -p "$wheels"
     log="$wheels/build.log"
-    echo "horovod: building $version for torch $torch and ${mpi:-MPI} (2 to 4 minutes on 2 cores; log: $log)"
+    echo "horovod: building $version for torch $torch and ${mpi:-MPI} (some minutes; log: $log)"
     set +e # a subshell inside "if" would go on after its first failure
     (
         set -e

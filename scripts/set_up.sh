@@ -34,10 +34,10 @@ fi
 
 pip() { "$venv/bin/python" -m pip --disable-pip-version-check -qq "$@"; }
 
-echo "set-up: installing the packages of requirements.lock (1 to 5 minutes, mostly torch)"
+echo "set-up: installing the packages of requirements.lock (some minutes, mostly torch)"
 start=$SECONDS
 pip install -r requirements.lock
 pip install --no-deps --no-build-isolation -e .
 "$venv/bin/python" -c 'import sys; from hpc_galaxy.bricks import tiles; sys.exit(not tiles.COMPILED)' ||
-    echo "set-up: without a C compiler and Python's headers coadds are read by fitsio, 4 times slower; on Debian: apt-get install gcc python3-dev"
+    echo "set-up: without a C compiler and Python's headers coadds are read by fitsio, several times slower; on Debian: apt-get install gcc python3-dev"
 echo "set-up: packages installed in $((SECONDS - start)) s"

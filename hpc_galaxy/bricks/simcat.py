@@ -60,7 +60,7 @@ def simcat_table(fakes: np.ndarray, wcs: WCS, transmission: dict[str, float]) ->
     for band in BANDS:
         table[f"{band}flux"], table[f"mw_transmission_{band}"] = fakes[f"flux_{band}"], transmission[band]
     table["n"], table["rhalf"] = fakes["sersic"], fakes["rhalf"]
-    distortion = 2 / (1 + fakes["g1"] ** 2 + fakes["g2"] ** 2)  # of unit shear; GalSim is not imported here, it takes 0.6 s a rank
+    distortion = 2 / (1 + fakes["g1"] ** 2 + fakes["g2"] ** 2)  # of unit shear; GalSim is not imported here: that takes each rank a while
     table["e1"], table["e2"] = distortion * fakes["g1"], distortion * fakes["g2"]
     return table
 

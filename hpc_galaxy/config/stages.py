@@ -142,7 +142,7 @@ class Extract(Section):
     layout : str
         ``brick``: one HDF5 file a brick and class; ``2018``: obiwan's, a group and two datasets a galaxy.
     compression : str
-        ``none``, or ``bitshuffle`` (with LZ4): a third of the size once mantissas are rounded.
+        ``none``, or ``bitshuffle`` (with LZ4): smaller once mantissas are rounded (benchmarks/bench_survey.py).
     mantissa_bits : int
         Bits kept of the 23 of each pixel's mantissa; the files say what the rounding costs in units of the pixel noise.
     checksums : bool

@@ -17,7 +17,7 @@ class Profiler(Section):
     Attributes
     ----------
     ranks : list of int
-        Which ranks look; none: off. A window costs a few per cent while it is open, and 0.1 MB a step.
+        Which ranks look; none: off. A window costs time while it is open (benchmarks/bench_trace.py), and disk for every operator.
     wait, warmup, active, repeat : int
         After `wait` steps and `warmup` more, which are looked at and forgotten, `active` steps are kept; `repeat` such windows.
     memory, shapes : bool

@@ -12,7 +12,7 @@
 #define LANES 32  /* words summed side by side */
 #define STEPS 256 /* words of a lane until its sums would overflow: 65535 * STEPS * (STEPS + 1) / 2 < 2^32 */
 
-/* With AVX-512 it takes a quarter of the time; the loader decides. What compilers make of it with AVX2 is slower than without. */
+/* With AVX-512 it is much faster; the loader decides. What compilers make of it with AVX2 is slower than without. */
 #if defined(__x86_64__) && defined(__GLIBC__) && defined(__has_attribute)
 #if __has_attribute(target_clones)
 #define VARIANTS __attribute__((target_clones("avx512f", "default")))

@@ -53,7 +53,7 @@ def cutout_path(root: Path, label: str, brick: str) -> Path:
 def chunk_shape(stamps: StampFormat, compression: str) -> tuple[int, int, int, int]:
     """Return the chunks of ``images``: one a stamp, so that any stamp is one read; compressed, one a stamp and plane.
 
-    Image and inverse variance lie side by side in a stamp. Compressed apart, they take half the space.
+    Image and inverse variance lie side by side in a stamp. Compressed apart, they take less space.
     """
     channels = len(stamps.channels) if compression == "none" else len(stamps.bands)
     return 1, stamps.size, stamps.size, channels

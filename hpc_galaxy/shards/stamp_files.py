@@ -1,8 +1,9 @@
 """Stamps out of many files in any order: one read of its bytes a stamp, straight to where it belongs.
 
-HDF5 takes about 130 us for a stamp, most of it for finding the chunk and for copies, and 3 ms to open and check a file. In an
-uncompressed cutout file a stamp is one chunk, 98,304 bytes and a checksum. Once HDF5 has told where the chunks lie (`Places`), the
-operating system reads them, and nothing else of the file is looked at again; the checksums are verified all the same.
+HDF5 takes long for a stamp, most of it for finding the chunk and for copies, and longer to open and check a file: both are timed by
+benchmarks/bench_pieces.py. In an uncompressed cutout file a stamp is one chunk, 98,304 bytes and a checksum. Once HDF5 has told where
+the chunks lie (`Places`), the operating system reads them, and nothing else of the file is looked at again; the checksums are verified
+all the same.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ class _Direct:
     def begin(self, rows: np.ndarray, out: np.ndarray, at: np.ndarray) -> np.ndarray:
         """Read the stamps that are in the system's memory, and ask the disk for the others; return the places of these.
 
-        A disk answers many requests at a time faster than one after the other: cold, 120 us a stamp instead of 350.
+        A disk answers many requests at a time faster than one after the other.
         """
         self._require_same()
         for chunk in {row // self.chunk_rows for row in rows.tolist()} - self.tables.keys():
@@ -197,7 +198,7 @@ class StampFiles:
         What the stamps of all of them are made of.
     places : mapping of int to Places, optional
         What `find_places` said of files, by number, perhaps on another rank. It may grow while this is in use, and gets the files that
-        are opened here. A file that is in it has to be as it was then, and is not checked again: it takes 0.1 ms instead of 3 to open.
+        are opened here. A file that is in it has to be as it was then, and is not checked again, which is most of what opening takes.
 
     Notes
     -----

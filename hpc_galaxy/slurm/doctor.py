@@ -168,7 +168,7 @@ def decoder_finding(machine: Machine) -> Finding:
     if facts is not None and facts["compiled"]:
         return Finding("Decoder", "compiled: coadds are read tile by tile")
     advice = "install gcc and Python's headers, then 'pip install -e .' in the checkout"
-    return Finding("Decoder", "not compiled: fitsio reads the coadds, 4 times slower", advice)
+    return Finding("Decoder", "not compiled: fitsio reads the coadds, several times slower", advice)
 
 
 def torch_finding(machine: Machine) -> Finding:

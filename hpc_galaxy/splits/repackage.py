@@ -25,7 +25,7 @@ from hpc_galaxy.splits.statistics import moments
 from hpc_galaxy.tracing.recorder import WRITER
 from hpc_galaxy.tracing.spans import Stopwatch
 
-WRITERS = 3  # threads: while some shards are flushed to the disk another one is written; twice as fast as one thread
+WRITERS = 3  # threads: while some shards are flushed to the disk another one is written (benchmarks/bench_split.py: against one)
 Record = dict[str, Any]
 Write = Callable[["Piece", np.ndarray, np.ndarray], Record]
 """Takes a piece, its stamps (n, size, size, channels) and its table (n,); returns what is to be remembered, ready for JSON."""

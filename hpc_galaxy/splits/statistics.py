@@ -13,7 +13,7 @@ try:
 
     COMPILED = True
 except ImportError:
-    COMPILED = False  # numpy computes the moments, eight times slower, and with other rounding
+    COMPILED = False  # numpy computes the moments, slower (benchmarks/bench_pieces.py) and with other rounding
 
 MOST_CHANNELS = 64  # that the compiled part has room for
 BLOCK = 1 << 16  # pixels a channel that numpy takes at a time

@@ -154,7 +154,7 @@ class Trainer:
 
 def _seed_step(seed: int, steps: int, rank: int) -> None:
     """Let whatever a model draws at random (dropout) depend on seed, step and rank alone: a resumed run draws the same."""
-    # Not torch.manual_seed, which takes 140 us where there is no GPU.
+    # Not torch.manual_seed, which also asks for GPUs where there are none (benchmarks/bench_pieces.py).
     number = ((seed * 1_000_003 + steps) * 65_537 + rank) % 2**63
     torch.default_generator.manual_seed(number)
     if torch.cuda.is_available():

@@ -91,7 +91,7 @@ def keep_freed_memory() -> None:
     """Let glibc keep what is freed, up to 1 GiB, and use it again (``man 3 mallopt``); other C libraries are left as they are.
 
     By itself it gives the tens of megabytes that a step frees back to the system, which has to clear each page anew in the next one:
-    4,000 page faults and a tenth of the time of a step of 16 stamps (measured). Blocks of more than 32 MB go back in any case.
+    thousands of page faults a step (benchmarks/bench_train.py counts them). Blocks of more than 32 MB go back in any case.
     """
     with suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL(None).mallopt
@@ -180,7 +180,7 @@ def require_bfloat16(cpuinfo: str, forced: bool, gpu: bool) -> None:
     """
     if gpu or forced or bf16_is_fast(cpuinfo):
         return
-    problem = f"'bfloat16' on {cpu_model(cpuinfo)}, which has neither AVX512_BF16 nor AMX: twenty times slower than float32"
+    problem = f"'bfloat16' on {cpu_model(cpuinfo)}, which has neither AVX512_BF16 nor AMX: far slower than float32"
     raise ConfigError("train.precision", problem, "leave it at 'float32', or set train.force_bfloat16 to true")
 
 

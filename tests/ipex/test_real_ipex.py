@@ -32,8 +32,8 @@ STEPS, BATCH = 10, 16
 # AdamW, RMSProp and our own LARS and LAMB have no fused step: they take the same path as one another.
 FUSED = {"sgd": "SGD fused", "adagrad": "Adagrad fused", "adam": "Adam fused", "adamw": "AdamW not fused", "lamb": "LAMB not fused"}
 CASES = [(name, "float32") for name in FUSED] + [("adam", "bfloat16")]
-# Of the loss after ten steps. Sums in another order differ in the last bits (measured: 2e-6); Adam divides small gradients by their own
-# size (5e-5), and in bfloat16 an activation may round to the next number. The loss itself falls by 0.2 to 0.8.
+# Of the loss after ten steps; each test prints what it measures. Sums in another order differ in the last bits; Adam divides small
+# gradients by their own size, and in bfloat16 an activation may round to the next number. The loss itself falls by 0.2 to 0.8.
 TOLERANCES = {("float32", False): 1e-5, ("float32", True): 1e-3, ("bfloat16", True): 2e-2}
 EPOCHS, LAST = 2, 10  # of whole trainings: 65 examples in global batches of 16 are 5 steps an epoch
 OVERRIDES = ("train.batch_size=16", "train.optimizer.name='sgd'")

@@ -78,8 +78,8 @@ def assert_learned_the_same(directory: Path, root: Path) -> None:
     start = torch.cat([parameter.detach().flatten() for parameter in initial_parameters()])
     difference, moved = (weights(directory) - weights(root / "run")).abs().max().item(), (weights(directory) - start).abs().max().item()
     print(f"{directory.name}: weights differ by {difference:.2g} at most, training moved them by up to {moved:.2g}")
-    # Sums in another order differ in the last bits: 1e-7 after twenty steps (measured). Adam, which divides small gradients by their
-    # own size, would make 5e-3 of them, so that nothing could be told.
+    # Sums in another order differ in the last bits, by what is printed above. Adam, which divides small gradients by their own size,
+    # would make so much of them that nothing could be told.
     assert difference < 2e-6 < 2e-3 < moved
     for name in ("train_loss", "train_accuracy", "gradient_norm", "valid_loss", "valid_accuracy", "valid_auc"):
         assert [row[name] for row in metrics(directory)] == pytest.approx([row[name] for row in metrics(root / "run")], rel=1e-5)

@@ -20,7 +20,7 @@ try:
 
     COMPILED = True
 except ImportError:
-    COMPILED = False  # numpy does the same, 25 times slower where there is no AVX-512
+    COMPILED = False  # numpy does the same, slower (benchmarks/bench_pieces.py)
 
 MOST_IN_A_ROW = 16384  # numbers in a row of a stamp that the compiled part has room for
 BLOCK = 64  # examples that are read at a time
