@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,6 +17,7 @@ from hpc_galaxy.splits.sources import SOURCE, Sources, codes
 from hpc_galaxy.splits.tabular import fit_cross, spread
 from hpc_galaxy.world import World
 
+BLOCK = 1 << 20  # places that are looked at together, 8 MB
 SAMPLE = 50_000  # sources of each split that the score is fitted to, and the balance is measured with
 
 
@@ -42,7 +44,7 @@ class Pairing:
         """Return the score of sources, shape (n,), from trees that never saw their sky groups; 0 without matching."""
         return np.zeros(len(table)) if self.model is None else np.asarray(self.model.logit(features, table["group"], table["side"]))
 
-    def balance(self, config: Config, columns: list[str], kept: np.ndarray) -> dict[str, Any]:
+    def balance(self, config: Config, columns: list[str], kept: Iterable[np.ndarray]) -> dict[str, Any]:
         """Return how well the classes are balanced before and after matching, on rank 0, ready for JSON.
 
         Parameters
@@ -51,16 +53,39 @@ class Pairing:
             Caliper and seed.
         columns : list of str
             Names of the features.
-        kept : ndarray, shape (n,), uint64
-            `codes` of all sources that stayed.
+        kept : iterable of ndarray, shape (n,), `hpc_galaxy.splits.sources.PLACE`
+            Where the sources are that stayed.
         """
-        stayed = np.isin(codes(self.table), kept)
+        stayed = stayed_of(self.table, kept)
         before, after = self._sample(np.ones(len(stayed), bool)), self._sample(stayed)
         return balance_report(before, after, columns, config.split.caliper, config.seed)
 
     def _sample(self, rows: np.ndarray) -> Sample:
         table = self.table[rows]
         return Sample(self.features[rows], table["label"], table["group"], table["side"])
+
+
+def stayed_of(table: np.ndarray, kept: Iterable[np.ndarray]) -> np.ndarray:
+    """Return which rows of `table` are among the places `kept`, shape (n,), bool.
+
+    A block of these at a time: sorting all of a large survey's, as `numpy.isin` does, would take rank 0 six times the memory of the plan.
+
+    Parameters
+    ----------
+    table : ndarray, shape (n,), with the columns ``file`` and ``row``
+        Each place once.
+    kept : iterable of ndarray, shape (m,), `hpc_galaxy.splits.sources.PLACE`
+        Any number of places.
+    """
+    wanted = codes(table)
+    order = np.argsort(wanted)
+    ordered, stayed = wanted[order], np.zeros(len(wanted), bool)
+    for part in kept:
+        for start in range(0, len(part) if len(wanted) else 0, BLOCK):
+            block = codes(part[start : start + BLOCK])
+            place = np.minimum(np.searchsorted(ordered, block), len(ordered) - 1)
+            stayed[order[place[ordered[place] == block]]] = True
+    return stayed
 
 
 def fit_pairing(config: Config, world: World, sources: Sources) -> Pairing:

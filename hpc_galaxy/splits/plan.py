@@ -22,7 +22,7 @@ from hpc_galaxy.shards.schema import LABELS
 from hpc_galaxy.splits.groups import hash_names, overlap_arcsec
 from hpc_galaxy.splits.matching import match_nearest
 from hpc_galaxy.splits.pairing import Pairing, fit_pairing
-from hpc_galaxy.splits.sources import PLACE, Sources, codes
+from hpc_galaxy.splits.sources import PLACE, Sources
 from hpc_galaxy.world import World
 
 BLOCK_BRICKS = 1024  # twice as many as a shard has examples
@@ -94,8 +94,7 @@ def make_plan(config: Config, world: World, files: Sequence[Path], sources: Sour
     report = _describe(config, parts, counts, dropped)
     _require_all(config, report, sources)
     if config.split.match != "none":
-        kept = np.concatenate([codes(part) for part in places.values()])
-        report["matching"] = pairing.balance(config, sources.columns, kept)
+        report["matching"] = pairing.balance(config, sources.columns, places.values())
     return Plan(places, report)
 
 
