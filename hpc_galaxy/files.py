@@ -115,8 +115,13 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write `content` to `path` as indented JSON, keys in the order given."""
-    write_text(path, json.dumps(content, indent=2) + "\n")
+    """Write `content` to `path` as indented JSON, keys in the order given.
+
+    Piece by piece: the pieces of a ledger of 200,000 bricks, all in memory before they are joined, are 1.5 GB.
+    """
+    with whole_file(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+        json.dump(content, file, indent=2)
+        file.write("\n")
 
 
 def read_json(path: Path, made_by: str) -> Any:

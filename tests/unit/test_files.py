@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -109,4 +111,21 @@ def test_an_error_of_another_file_is_not_blamed_on_the_output(tmp_path: Path) ->
     with pytest.raises(FileNotFoundError, match="absent"), whole_file(tmp_path / "out") as temporary:
         temporary.write_text("begun")
         (tmp_path / "absent").read_text()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_json_is_written_piece_by_piece(tmp_path: Path) -> None:
+    content = {"stage": "extract", "items": [{"brick": f"{number:08d}", "real": [number, 0.5, None, "\u00e9"]} for number in range(20_000)]}
+    text = json.dumps(content, indent=2) + "\n"
+    tracemalloc.start()
+    write_json(tmp_path / "ledger.json", content)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (tmp_path / "ledger.json").read_text() == text
+    assert peak < len(text) / 10
+
+
+def test_json_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        write_json(tmp_path / "ledger.json", {"whole": 1, "not": object()})
     assert list(tmp_path.iterdir()) == []
