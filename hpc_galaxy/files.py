@@ -14,10 +14,12 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, overload
+
+import numpy as np
 
 from hpc_galaxy.errors import InputError, OutputError
 
@@ -143,6 +145,43 @@ def read_json(path: Path, made_by: str) -> Any:
 def shown(path: Path) -> str:
     """Return a path as a person wants to read it: relative when it lies below the working directory."""
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+
+class PathList(Sequence[Path]):
+    """Many paths below one directory, in little memory: those of the 400,000 files of 200,000 bricks take 8 MB, as a list 170 MB.
+
+    Every rank of a job keeps one, and gets it from rank 0: as a list, that takes each of them seconds.
+
+    Parameters
+    ----------
+    root : Path
+        The directory.
+    paths : iterable of Path
+        Below it.
+
+    Raises
+    ------
+    ValueError
+        One is not.
+    """
+
+    def __init__(self, root: Path, paths: Iterable[Path]) -> None:
+        self._root = root
+        self._names = np.array([os.fsencode(path.relative_to(root)) for path in paths], bytes)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    @overload
+    def __getitem__(self, number: int) -> Path: ...
+
+    @overload
+    def __getitem__(self, number: slice) -> PathList: ...
+
+    def __getitem__(self, number: int | slice) -> Path | PathList:
+        if isinstance(number, slice):
+            return PathList(self._root, map(self.__getitem__, range(*number.indices(len(self)))))
+        return self._root / os.fsdecode(bytes(self._names[number]))
 
 
 def sha256(path: Path) -> str:

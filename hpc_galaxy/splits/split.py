@@ -13,7 +13,7 @@ import numpy as np
 
 from hpc_galaxy.config import Config
 from hpc_galaxy.errors import InputError
-from hpc_galaxy.files import remove_partials, shown
+from hpc_galaxy.files import PathList, remove_partials, shown
 from hpc_galaxy.ledger import Ledger, fingerprint, read_ledger
 from hpc_galaxy.schedule import deal
 from hpc_galaxy.shards.layouts import existing_path, files_from_2018, is_from_2018
@@ -54,7 +54,7 @@ def split(config: Config, world: World, overwrite: bool = False) -> None:
         There is not enough space, or files cannot be written.
     """
     root = config.paths.shards
-    files = world.bcast(cutout_files(config, world) if world.is_root else [])
+    files = world.bcast(PathList(config.paths.cutouts, cutout_files(config, world) if world.is_root else ()))
     ledger = Ledger(root, "split", fingerprint(config, "split", config.paths.cutouts))
     with ledger.claim(config, world, overwrite, OUTPUTS), recording(config.trace, root, "split", world) as recorder:
         watch = Stopwatch(recorder)

@@ -1,0 +1,186 @@
+"""How time and memory grow with bricks, sources, shards and ranks, and what that means at 200,000 bricks, 60 million examples, 4,096 ranks.
+
+The package's own functions run on made-up contents, each size in a process of its own where memory is the question. To each
+quantity ``fixed + factor x size^exponent`` is fitted. What is super-linear would show as an exponent above 1.1.
+
+Give names of parts (bricks, sources, shards, ranks) to measure only these; ``--plot PATH`` draws everything that was measured.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from common import common_options
+from growth import bricks, ranks, shards, sources
+from growth.probe import MEGABYTES, run
+
+from hpc_galaxy.bench.growth import Growth, draw_growth, fit_growth
+from hpc_galaxy.bench.measuring import Log
+
+TARGET = 1.1
+GROWS = 0.05  # of the largest value that is not the same at every size; what grows less is called constant
+MEMORY = Path("/dev/shm")  # files made up here cost the least; what matters is how many look-ups there are, which is counted
+
+
+@dataclass(frozen=True)
+class Part:
+    """Something that grows, and the probes that are run at each size of it.
+
+    Attributes
+    ----------
+    unit : str
+        What is counted.
+    full : float
+        How many there are in a full-size job.
+    sizes, quick : sequence of int
+        That are measured, increasing.
+    probes : sequence of str
+        Functions of `growth`, by module.
+    grow : callable, optional
+        Adds contents to a folder: from what size to what.
+    probed : sequence of str, optional
+        The probes of a quick run, if not all.
+    """
+
+    unit: str
+    full: float
+    sizes: Sequence[int]
+    quick: Sequence[int]
+    probes: Sequence[str]
+    grow: Callable[[Path, int, int], None] | None = None
+    probed: Sequence[str] = ()
+
+    def measure(self, root: Path, quick: bool) -> dict[str, dict[int, float]]:
+        """Return what the probes find, by name and size."""
+        found: dict[str, dict[int, float]] = {}
+        before = 0
+        for size in self.quick if quick else self.sizes:
+            if self.grow:
+                self.grow(root, before, size)
+                before = size
+            for probe in self.probed if quick and self.probed else self.probes:
+                for name, value in run(probe, size, root).items():
+                    found.setdefault(name, {})[size] = value
+        return found
+
+
+def grow_sources(root: Path, before: int, size: int) -> None:
+    """Add sources."""
+    each = 2 * sources.EACH
+    sources.grow(root, before // each, size // each)
+
+
+DONE = Part("bricks", bricks.FULL, (60, 125, 250, 500, 1000, 2000), (), ["bricks.again"], bricks.finish)
+BRICKS = Part(
+    "bricks",
+    bricks.FULL,
+    (632, 2000, 6325, 20_000, 63_246, 200_000),
+    (400, 800, 1600, 3200, 6400),
+    ["bricks.start", "bricks.receipt", "bricks.reading"],
+    bricks.grow,
+)
+SOURCES = Part(
+    "sources",
+    sources.FULL,
+    (12_000, 24_000, 48_000, 120_000, 360_000, 1_008_000),
+    (12_000, 18_000, 24_000, 36_000, 48_000),
+    ["sources.plan", "sources.whole", "sources.unmatched"],
+    grow_sources,
+    ["sources.unmatched"],
+)
+PLAN = Part("sources", sources.FULL, (600_000, 2_000_000, 6_000_000, 12_000_000, 30_000_000, 60_000_000), (), ["plan.rank_0"])
+SHARDS = Part(
+    "shards",
+    shards.FULL,
+    (370, 1170, 3700, 11_700, 37_000, 117_188),
+    (500, 1000, 2000, 4000, 8000),
+    ["shards.save", "shards.load", "shards.open_all", "shards.order", "shards.again"],
+    shards.grow,
+    ["shards.save", "shards.load"],
+)
+RANKS = Part("ranks", ranks.FULL, (128, 256, 512, 1024, 2048, 4096), (64, 128, 256, 512, 1024), ["ranks.messages"])
+TRACE = Part("ranks", ranks.FULL, (16, 32, 64, 128, 256, 512), (), ["ranks.write_trace", "ranks.trace"])
+PARTS = {"bricks": (BRICKS, DONE), "sources": (SOURCES,), "plan": (PLAN,), "shards": (SHARDS,), "ranks": (RANKS, TRACE)}
+PLAIN = ("look-ups", "files", "examples", "shards open")  # begin the names of what is no time and no memory
+
+
+def report(log: Log, part: Part, found: dict[str, dict[int, float]]) -> dict[str, Growth]:
+    """Print a line for each quantity, and return the laws of those that grow."""
+    laws = {}
+    for name, values in found.items():
+        sizes, measured = list(values), list(values.values())
+        log.note("growth", {"what": name, "unit": part.unit, "sizes": sizes, "values": measured})
+        if name.startswith(PLAIN):
+            print(f"  {name:34} {measured[0]:,.4g} at {sizes[0]:,} to {measured[-1]:,.4g} at {sizes[-1]:,} {part.unit}")
+            continue
+        if len(sizes) < 4:
+            continue
+        law = fit_growth(sizes, measured)
+        unit, grown = "MB" if name.endswith(MEGABYTES) else "s", 1 - min(measured) / max(measured)
+        if grown < GROWS:
+            print(f"  {name:34} constant: {statistics.median(measured):.4g} {unit}")
+            continue
+        laws[name] = law
+        full, reached = (measured[-1], "measured") if sizes[-1] >= part.full else (law.at(part.full), "by the law")
+        exponent = f"{law.exponent:.2f} [{law.low:.2f}, {law.high:.2f}]"
+        here = f"{measured[-1]:10,.4g} {unit:2} at {sizes[-1]:<10,}"
+        print(f"  {name:34} {exponent:18} {here} {full:10,.4g} {unit:2} at {part.full:,.0f}, {reached}", flush=True)
+    return laws
+
+
+def main() -> None:
+    """Measure, fit, and draw."""
+    parser = common_options(__doc__)
+    parser.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS), help="what to let grow")
+    parser.add_argument("--plot", type=Path, help="draw the laws, PNG")
+    options = parser.parse_args()
+    log = Log(options.json)
+    curves: dict[str, dict[str, Growth]] = {}
+    for chosen in options.only:
+        for part in PARTS[chosen]:
+            with tempfile.TemporaryDirectory(prefix="hpc_galaxy-growth-", dir=MEMORY if MEMORY.is_dir() else None) as folder:
+                begun = time.monotonic()
+                found = part.measure(Path(folder), options.quick)
+            if found:
+                print(f"\n{part.unit} (exponent [95 %]; {time.monotonic() - begun:.0f} s)")
+                curves.setdefault(part.unit, {}).update(report(log, part, found))
+        if chosen == "ranks":
+            ranks.start_ups(log, 1 if options.quick else 3)
+            ranks.dealing(log)
+    print()
+    for laws in curves.values():
+        for name, law in laws.items():
+            log.ratio(f"growth_{slug(name)}_exponent", law.exponent, f"<= {TARGET}")
+    if options.plot:
+        draw_growth(curves, {part.unit: part.full for chosen in PARTS.values() for part in chosen}, options.plot)
+
+
+def slug(name: str) -> str:
+    """Return a quantity's name as RATIO lines have it."""
+    return "_".join("".join(letter if letter.isalnum() else " " for letter in name.lower()).split())
+
+
+def probe(name: str, size: int, root: Path) -> None:
+    """Run one probe, and print what it finds."""
+    module, function = name.split(".")
+    imported = importlib.import_module(f"growth.{module}")
+    # Otherwise the collector walks through all that was imported now and then, 70 ms each time, which looks like growth.
+    gc.collect()
+    gc.freeze()
+    print(json.dumps(getattr(imported, function)(root, size)))
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--probe"]:
+        probe(sys.argv[2], int(sys.argv[3]), Path(sys.argv[4]))
+    else:
+        main()

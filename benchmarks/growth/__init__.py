@@ -1,0 +1,1 @@
+"""What `bench_growth.py` measures: one module for each thing that grows."""
