@@ -32,6 +32,9 @@ from hpc_galaxy.shards.schema import LABELS, STAMP_SHAPE
 from hpc_galaxy.splits import repackage
 
 
+SHOWN = ("ours", "ours, matched", "ours, float16")  # sides whose own words are printed
+
+
 @dataclass(frozen=True)
 class Survey(Galaxies):
     """The galaxies in the other sides' layouts as well: ``2018`` (its layout) and ``all.npy`` (one array).
@@ -148,7 +151,7 @@ def compare_split(log: Log, survey: Survey, repeats: int) -> None:
     counts |= {name: written(said) for name, said in survey.said.items()}
     print(f"\nsplit of {survey.bricks} bricks, {total:,} examples, {total * BYTES / 1e9:.2f} GB: median [least, most] of {repeats}")
     rate = {name: one.rate for name, one in log.table("split", "examples", seconds, counts).items()}
-    print(f"  microseconds an example: {', '.join(f'{name} {1e6 / value:.0f}' for name, value in rate.items())}")
+    print(f"  microseconds an example: {'; '.join(f'{name} {1e6 / value:.0f}' for name, value in rate.items())}")
     user, system = (1e6 * statistics.median(values) / total for values in zip(*survey.cpu["ours"], strict=True))
     print(f"  ours, microseconds of processor an example: {user:.0f} in the program, {system:.0f} in the system")
     log.ratio("split_vs_2018", rate["ours"] / rate["2018's way"], "20")
@@ -157,7 +160,7 @@ def compare_split(log: Log, survey: Survey, repeats: int) -> None:
     log.ratio("split_not_flushed_over_copy", rate["copy of the stamps"] / rate["ours, not flushed"])
     log.ratio("split_vs_one_writing_thread", rate["ours"] / rate["ours, one writing thread"])
     log.ratio("split_matched_vs_unmatched", rate["ours, matched"] / rate["ours"], "1")
-    for name, said in survey.said.items():
+    for name, said in ((name, said) for name, said in survey.said.items() if name in SHOWN):
         lines = [line for line in said.splitlines() if "bytes each" in line or " examples in " in line]
         print("\n".join([f"  {name} says:", *(f"    {line}" for line in lines)]))
 
