@@ -31,7 +31,6 @@ from hpc_galaxy.shards.numpy_shards import open_split
 from hpc_galaxy.shards.schema import LABELS, STAMP_SHAPE
 from hpc_galaxy.splits import repackage
 
-
 SHOWN = ("ours", "ours, matched", "ours, float16")  # sides whose own words are printed
 
 
