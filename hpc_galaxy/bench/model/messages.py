@@ -61,6 +61,8 @@ def hierarchical(nodes: int, ranks: int, size: float, inside: Link, between: Lin
 
     Each rank of a node reduces its part of the data, and all parts share the node's one adapter.
     """
+    if nodes == 1:
+        return fastest(ranks, size, inside)
     within = inside.seconds(2 * (ranks - 1), 2 * size * (ranks - 1) / ranks) if ranks > 1 else 0.0
     return within + fastest(nodes, size, between)
 

@@ -76,7 +76,8 @@ def load_machine(site: str) -> Machine:
     entry = known[name]
     try:
         inside, between = (Link(float(entry[part]["latency"]), float(entry[part]["bandwidth"])) for part in ("inside", "between"))
-        return Machine(name, int(entry["ranks_per_node"]), inside, between, float(entry["node_read"]), float(entry["shared_read"]))
+        reading = float(entry["node_read"]), float(entry["shared_read"])
+        return Machine(name, int(entry["ranks_per_node"]), inside, between, *reading, cores=float(entry.get("cores", 0)))
     except (KeyError, TypeError, ValueError) as error:
         raise ConfigError(file or "sites.toml", f"[{name}] lacks a valid {error}", "see hpc_galaxy/bench/model/sites.toml") from error
 

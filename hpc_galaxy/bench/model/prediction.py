@@ -24,6 +24,8 @@ class Machine:
         What connects the ranks of a node, and the nodes: one adapter a node, which its ranks share.
     node_read, shared_read : float
         Bytes a second that a node reads, and that the whole file system gives at most.
+    cores : float
+        Ranks of a node that can compute at once: its cores over the threads of a rank. 0: enough for all.
     """
 
     name: str
@@ -32,6 +34,12 @@ class Machine:
     between: Link
     node_read: float
     shared_read: float
+    cores: float = 0
+
+    @property
+    def turns(self) -> float:
+        """How many ranks take turns on a core; 1 where each has its own."""
+        return max(1.0, self.ranks_per_node / self.cores) if self.cores else 1.0
 
 
 @dataclass(frozen=True)
@@ -92,16 +100,29 @@ class Step:
         return max((field.name for field in fields(self) if field.name != "compute"), key=lambda name: float(getattr(self, name)))
 
 
+def message_seconds(size: float, machine: Machine, nodes: int) -> float:
+    """Return the seconds of an allreduce of `size` bytes; within a node cores copy the data, and so ranks that share one do it in turns."""
+    inside = Link(machine.inside.latency * machine.turns, machine.inside.bandwidth / machine.turns)
+    return hierarchical(nodes, machine.ranks_per_node, size, inside, machine.between)
+
+
 def predict(training: Training, machine: Machine, nodes: int) -> Step:
-    """Return the step of `training` on so many nodes of `machine`."""
+    """Return the step of `training` on so many nodes of `machine`.
+
+    Notes
+    -----
+    Ranks that share a core compute in turns, and those that have finished and wait give theirs up. So the slowest has a core to itself
+    for what it has more to do than the others: waiting for it takes no longer than where each has its own.
+    """
     ranks = nodes * machine.ranks_per_node
-    messages = hierarchical(nodes, machine.ranks_per_node, training.gradient, machine.inside, machine.between)
+    compute = training.compute * machine.turns
+    messages = message_seconds(training.gradient, machine, nodes)
     if training.buckets:
-        messages = exposed(messages, training.backward * training.compute, training.buckets)
+        messages = exposed(messages, training.backward * compute, training.buckets)
     stragglers = training.compute * max(0.0, expected_maximum(training.scatter, ranks) - 1)
-    busy = training.compute + messages + stragglers
+    busy = compute + messages + stragglers
     read = training.images * machine.ranks_per_node * training.image / min(machine.node_read, machine.shared_read / nodes)
-    return Step(training.compute, messages, stragglers, max(0.0, read - busy))
+    return Step(compute, messages, stragglers, max(0.0, read - busy))
 
 
 def efficiency(training: Training, machine: Machine, nodes: int) -> float:

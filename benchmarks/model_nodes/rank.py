@@ -1,0 +1,115 @@
+"""One rank of a measured job: ``rank.py SIZES TURNS``; rank 0 prints a line of JSON, see `Found`."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from resource import RUSAGE_SELF, getrusage
+
+import numpy as np
+import torch
+
+from hpc_galaxy.bench.model.allreduce import GRADIENT, sweep
+from hpc_galaxy.config.training import Train
+from hpc_galaxy.training.model import GalaxyCNN
+from hpc_galaxy.training.parallel.choose import choose_backend
+from hpc_galaxy.world import World, detect, guard
+
+BATCH = 16
+STEPS = 2  # a turn
+SWITCHING = 3  # allreduces whose switches are counted
+Step = Callable[[], None]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a job measured.
+
+    Attributes
+    ----------
+    allreduce : dict of int to list of float
+        Seconds of the slowest rank, by bytes.
+    switches : float
+        How often a core went from one process to another during an allreduce of the gradients, over all ranks.
+    alone : list of float
+        Seconds a step of every rank, when none speaks to the others.
+    alone_slowest : list of float
+        The slowest rank's of `alone`.
+    together : list of float
+        Seconds a step of the slowest rank, when they average their gradients; turn by turn with `alone_slowest`.
+    """
+
+    allreduce: dict[int, list[float]]
+    switches: float
+    alone: list[float]
+    alone_slowest: list[float]
+    together: list[float]
+
+    @classmethod
+    def read(cls, line: str) -> Found:
+        """Return what a line of JSON says."""
+        entries = json.loads(line)
+        entries["allreduce"] = {int(size): seconds for size, seconds in entries["allreduce"].items()}
+        return cls(**entries)
+
+
+def measure(world: World, sizes: Sequence[int], turns: int) -> Found:
+    """Measure allreduces, and steps alone and together in turn. Collective."""
+    torch.set_num_threads(1)
+    allreduce = sweep(world, sizes, turns) if world.size > 1 else {}
+    alone, together = make_step(World()), make_step(world)
+    found = Found(allreduce, count_switches(world) if world.size > 1 else 0, [], [], [])
+    time_steps(alone, world), time_steps(together, world)  # to warm up
+    for _ in range(turns):
+        times = time_steps(alone, world)
+        found.alone.extend(times)
+        found.alone_slowest.append(max(times))
+        found.together.append(max(time_steps(together, world)))
+    return found
+
+
+def count_switches(world: World) -> float:
+    """Return how often the ranks' cores change processes during an allreduce of the gradients. Collective."""
+    values = np.zeros(GRADIENT // 4, np.float32)
+    before = getrusage(RUSAGE_SELF)
+    for _ in range(SWITCHING):
+        world.sum_in_place(values)
+    after = getrusage(RUSAGE_SELF)
+    own = after.ru_nvcsw + after.ru_nivcsw - before.ru_nvcsw - before.ru_nivcsw
+    return sum(world.allgather(own)) / SWITCHING
+
+
+def time_steps(step: Step, world: World) -> list[float]:
+    """Return the seconds a step of every rank, over a turn. Collective."""
+    world.barrier()
+    start = time.perf_counter()
+    for _ in range(STEPS):
+        step()
+    return world.allgather((time.perf_counter() - start) / STEPS)
+
+
+def make_step(world: World) -> Step:
+    """Return a training step of the CNN on a batch in memory; its gradients go through one MPI message where there are other ranks."""
+    torch.manual_seed(1)
+    model = GalaxyCNN()
+    images = torch.randn(BATCH, 6, 64, 64).contiguous(memory_format=torch.channels_last)
+    labels = torch.arange(BATCH) % 2
+    parallel = choose_backend(Train(backend="mpi" if world.size > 1 else "serial"), world, torch.device("cpu"))
+    wrapped, optimizer = parallel.prepare(model), torch.optim.Adam(model.parameters())
+
+    def step() -> None:
+        parallel.zero_gradients()
+        torch.nn.functional.cross_entropy(wrapped(images), labels).backward()
+        parallel.average_gradients()
+        optimizer.step()
+
+    return step
+
+
+if __name__ == "__main__":
+    everyone = detect()
+    with guard(everyone):
+        everyone.say(json.dumps(asdict(measure(everyone, json.loads(sys.argv[1]), int(sys.argv[2])))))
