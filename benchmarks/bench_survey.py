@@ -90,7 +90,7 @@ def attribute(path: Path, name: str) -> float:
 def main() -> None:
     """Make the survey and cut the galaxies out; then answer the questions."""
     quick, log = begin(__doc__)
-    bricks, number = (20, 2) if quick else (BRICKS, SPLITS)
+    bricks, number = (30, 2) if quick else (BRICKS, SPLITS)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         config = configure(root, f"survey.bricks={bricks}")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import resource
 import statistics
 import tempfile
 import time
@@ -26,7 +25,7 @@ from hpc_galaxy.config import Trace
 from hpc_galaxy.launch import said_by_ranks
 from hpc_galaxy.tracing.attempt import recording
 from hpc_galaxy.tracing.recorder import Recorder
-from hpc_galaxy.tracing.spans import Stopwatch
+from hpc_galaxy.tracing.spans import Stopwatch, peak_memory
 from hpc_galaxy.world import World
 
 WITHOUT, OFF, SPANS = "no spans in the code", "spans off", "spans recorded"
@@ -142,7 +141,7 @@ def merge_one(directory: str) -> None:
 
     start = time.perf_counter()
     trace([Path(directory)], None, None, True, None)
-    print(time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000)
+    print(time.perf_counter() - start, peak_memory() / 1e6)
 
 
 def main() -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 
 from hpc_galaxy.schedule import deal
@@ -77,3 +80,14 @@ def test_summary_says_what_was_done_how_fast_and_where_the_time_went(clock: Cloc
         "extract: 1,000 cutouts in 10.0 s on 1 rank, each of at most N MB (100.0 cutouts/s); summed over ranks: read 6.0 s, write 4.0 s"
     )
     assert 20 < memory < 20_000
+
+
+def test_peak_memory_is_this_processs_own() -> None:
+    """A rank that a large program starts has not been as large, whatever getrusage says; and freed memory counts."""
+    large = np.ones(50_000_000)
+    grow = "x = bytearray(b'x') * 200_000_000; del x"
+    program = f"from hpc_galaxy.tracing.spans import peak_memory; print(peak_memory()); {grow}; print(peak_memory())"
+    said = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, check=True).stdout
+    before, after = map(int, said.split())
+    assert before < large.nbytes < spans.peak_memory()
+    assert 190e6 < after - before < 300e6
