@@ -12,8 +12,8 @@ from sample_traces import steps, write_rank
 
 from hpc_galaxy.bench.model.messages import Link, exposed, fastest, halving_doubling, hierarchical, ring, tree
 from hpc_galaxy.bench.model.predict import load_machine, measure, predict_run
-from hpc_galaxy.bench.model.prediction import Machine, Training, efficiency, predict
-from hpc_galaxy.bench.model.published import CURVES, Published
+from hpc_galaxy.bench.model.prediction import Machine, Training, efficiency, message_seconds, predict
+from hpc_galaxy.bench.model.published import CURVES, Published, scatter
 from hpc_galaxy.bench.model.stragglers import expected_maximum
 from hpc_galaxy.errors import ConfigError, InputError
 
@@ -99,8 +99,29 @@ def test_data_cost_what_they_take_beyond_the_step() -> None:
 
 @pytest.mark.parametrize("curve", CURVES, ids=lambda curve: curve.what)
 def test_published_efficiencies_are_predicted(curve: Published) -> None:
-    print(f"{curve.what}: predicted {curve.predicted:.2f}, measured {curve.measured:.2f} ({curve.source})")
-    assert curve.predicted == pytest.approx(curve.measured, abs=0.04)
+    print(f"{curve.what}: predicted {curve.predicted:.2f}, measured {curve.measured:.2f} ({curve.source}) {curve.lacking}")
+    if not curve.lacking:
+        assert curve.predicted == pytest.approx(curve.measured, abs=0.04)
+        return
+    # A model that lacks something promises too much; by how much, and that more scatter would explain it, is what `lacking` claims.
+    assert curve.measured + 0.04 < curve.predicted < curve.measured + 0.13
+    scattered = replace(curve, training=replace(curve.training, scatter=scatter(0.05)))
+    assert scattered.predicted == pytest.approx(curve.measured, abs=0.04)
+
+
+def test_ranks_that_share_cores_compute_and_copy_in_turns() -> None:
+    free = replace(MACHINE, ranks_per_node=8)
+    shared = replace(free, cores=2)
+    scattered = replace(TRAINING, scatter=1 + np.random.default_rng(1).exponential(0.05, 5000))
+    alone, together = predict(scattered, free, 1), predict(scattered, shared, 1)
+    assert together.compute == pytest.approx(4 * alone.compute)
+    assert together.communication == pytest.approx(4 * alone.communication)
+    # Who is late has a core to itself, because the others wait.
+    assert together.stragglers == pytest.approx(alone.stragglers)
+    assert predict(scattered, replace(free, cores=8), 1) == predict(scattered, replace(free, cores=64), 1) == alone
+    # The adapter does not mind who shares a core.
+    between = message_seconds(GRADIENT, shared, 16) - message_seconds(GRADIENT, free, 16)
+    assert between == pytest.approx(3 * (message_seconds(GRADIENT, free, 16) - fastest(16, GRADIENT, LINK)))
 
 
 def traced(root: Path, times: Callable[[int, int], dict[str, float]], ranks: int = 2, count: int = 40) -> Path:
@@ -123,7 +144,7 @@ def test_a_table_is_printed_and_drawn(tmp_path: Path, capsys: pytest.CaptureFixt
     site = tmp_path / "my.toml"
     site.write_text(
         "[slow]\nranks_per_node = 1\ninside = {latency = 1e-6, bandwidth = 1e10}\nbetween = {latency = 1e-6, bandwidth = 1e10}\n"
-        "node_read = 1e12\nshared_read = 1e9\n"
+        "node_read = 1e12\nshared_read = 1e9\ncores = 1\n"
     )
     predict_run(run, f"{site}:slow", [1, 2, 64, 128, 256], 6e6, tmp_path / "predict.png")
     lines = capsys.readouterr().out.splitlines()
@@ -145,4 +166,4 @@ def test_what_cannot_be_predicted_is_refused(tmp_path: Path) -> None:
         load_machine(f"{tmp_path}/none.toml:half")
     with pytest.raises(InputError, match="a trace of 7 steps, after 3 to warm up, expected 20 or more"):
         measure(traced(tmp_path, lambda rank, step: {"forward": 20.0, "backward": 40.0}, count=10))
-    assert load_machine("perlmutter-gpu").ranks_per_node == 4
+    assert load_machine("perlmutter-gpu").ranks_per_node == 4 and load_machine("perlmutter-gpu").cores == 0
