@@ -23,7 +23,7 @@ from hpc_galaxy.bench.scaling.report import most_crowded, write_report
 from hpc_galaxy.bench.scaling.run import run_study
 from hpc_galaxy.bench.scaling.statistics import draw_rates, make_rows, rate_of
 from hpc_galaxy.bench.scaling.submit import Options, array_script, read_queue, report_script, submit
-from hpc_galaxy.bench.scaling.timing import QUANTILES, distribution
+from hpc_galaxy.bench.scaling.timing import QUANTILES, distribution, whereabouts
 from hpc_galaxy.bench.suite.examples import write_examples
 from hpc_galaxy.config import Config, load_config
 from hpc_galaxy.errors import ConfigError, FormatError, InputError, LaunchError, StageError, StaleOutputError
@@ -255,6 +255,12 @@ def test_many_times_are_kept_as_quantiles() -> None:
     assert distribution(np.array([[3.0, 1.0]])) == [1.0, 3.0]
 
 
+def test_where_ranks_are() -> None:
+    cyclic = ["a", "b", "a", "b"]
+    assert [whereabouts(cyclic, rank, 2) for rank in range(4)] == [(0, 0), (1, 0), (0, 1), (1, 1)]
+    assert [whereabouts(["here"] * 4, rank, 2) for rank in range(4)] == [(0, 0), (0, 1), (1, 0), (1, 1)]
+
+
 # --- statistics
 
 
@@ -399,3 +405,21 @@ def test_a_study_here_does_what_is_missing(tmp_path: Path, capsys: pytest.Captur
     assert "3 of 4 points measured" in (directory / "report" / "report.md").read_text() and load_study(directory).missing == [
         study.points[2]
     ]
+
+
+def test_the_users_own_shards_are_trained_on_and_stay_as_they_are(tmp_path: Path) -> None:
+    write_examples(tmp_path / "shards", 512)
+    before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "shards").iterdir()}
+    asked = parse_asked("train", "weak", "1,2", ranks_per_node=1, repeats=1, steps=3, bricks=1)
+    config = load_config(None, [f"paths.shards='{tmp_path}/shards'", "train.batch_size=100", "train.threads=1", "train.backend=mpi"])
+    run_study(tmp_path / "study", asked, config, None, World())
+    study = load_study(tmp_path / "study")
+    assert study.synthetic == () and not study.missing
+    one, two = (json.loads(study.result(point).read_text()) for point in study.points)
+    assert [(result["amount"], len(result["times"])) for result in (one, two)] == [(100, 3), (200, 3)]
+    assert sum(two["parts"][part] for part in ("data", "compute", "communication", "other")) == pytest.approx(
+        np.mean(two["times"]), rel=0.01
+    )
+    assert (one["gradient_bytes"], two["image_bytes"]) == (353_786 * 4, 64 * 64 * 6 * 4)
+    assert one["allreduce"] == {} and list(two["allreduce"]) == ["between"] and len(two["allreduce"]["between"]["4"]) == 10
+    assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "shards").iterdir()} == before

@@ -8,7 +8,7 @@ import shutil
 import statistics
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 from hpc_galaxy.bench.environment import describe
 from hpc_galaxy.bench.scaling.data import WARM_UP, extract_config, shards_of, train_config, write_view
 from hpc_galaxy.bench.scaling.plan import UNITS, VERSION, Point, Study, count, load_study
-from hpc_galaxy.bench.scaling.timing import read_extraction, read_training, sweep_links
+from hpc_galaxy.bench.scaling.timing import node_name, read_extraction, read_training, sweep_links
 from hpc_galaxy.errors import ConfigError, LaunchError
 from hpc_galaxy.files import lock, write_json
 from hpc_galaxy.ledger import LOCK, read_ledger
@@ -120,7 +120,7 @@ def measure_extraction(study: Study, point: Point, work: Path, world: World) -> 
 MEASURE = {"train": measure_training, "extract": measure_extraction}
 
 
-def _timed(work: Any, world: World) -> float:
+def _timed(work: Callable[[], None], world: World) -> float:
     """Return the seconds from when all ranks begin until the last one has ended. Collective."""
     world.barrier()
     start = time.perf_counter()
@@ -131,7 +131,7 @@ def _timed(work: Any, world: World) -> float:
 
 def _hosts(world: World, allowed: set[int]) -> list[dict[str, Any]]:
     """Return, on rank 0, the nodes that took part: by Slurm's name and the machine's own, ranks, and cores they may use. Collective."""
-    here = os.environ.get("SLURMD_NODENAME", platform.node()), platform.node()
+    here = node_name(), platform.node()
     cores: dict[tuple[str, str], set[int]] = {}
     ranks = Counter[tuple[str, str]]()
     for place, numbers in world.gather((here, allowed)):

@@ -114,6 +114,9 @@ def _speeds(mode: str, rows: Sequence[Row]) -> list[str]:
         time = f"{1000 * row.seconds:.1f}" if train else f"{row.seconds:.2f}"
         cells = [row.nodes, row.ranks, row.repeats, f"{row.work:,}", time, row.rate, row.efficiency.shown(".3f")]
         lines.append(f"| {' | '.join(map(str, cells))} |")
+    if any(row.efficiency.low > 1 for row in rows):
+        few = count(rows[0].nodes, "node")
+        lines += ["", f"Above 1: more nodes have more memory and caches, or the points on {few} met a busier machine: measure those again."]
     return [*lines, ""]
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import platform
 from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -85,12 +88,28 @@ def read_extraction(cutouts: Path, world: World) -> dict[str, Any]:
     return {"parts": _sum(rank[MAIN] for rank in ranks), "hidden": _sum(rank[WRITER] for rank in ranks)} if world.is_root else {}
 
 
-def _sum(tables: Any) -> dict[str, float]:
+def _sum(tables: Iterable[dict[str, float]]) -> dict[str, float]:
     total: dict[str, float] = defaultdict(float)
     for table in tables:
         for name, seconds in table.items():
             total[name] += seconds
     return dict(total)
+
+
+def node_name() -> str:
+    """Return what Slurm calls this node, or else its own name."""
+    return os.environ.get("SLURMD_NODENAME", platform.node())
+
+
+def whereabouts(names: Sequence[str], rank: int, ranks_per_node: int) -> tuple[int, int]:
+    """Return the number of a rank's node, and the rank's number on it, given the names of all ranks' nodes.
+
+    Where all are on one machine, the nodes are those of the plan: groups of neighbouring ranks.
+    """
+    nodes = list(dict.fromkeys(names))
+    if len(nodes) == 1:
+        return divmod(rank, ranks_per_node)
+    return nodes.index(names[rank]), list(names[:rank]).count(names[rank])
 
 
 def sweep_links(world: World, ranks_per_node: int) -> dict[str, dict[int, list[float]]]:
@@ -101,7 +120,7 @@ def sweep_links(world: World, ranks_per_node: int) -> dict[str, dict[int, list[f
     dict
         On rank 0, of ``inside`` and ``between``: seconds by bytes, see `hpc_galaxy.bench.model.allreduce.sweep`.
     """
-    node, place = divmod(world.rank, ranks_per_node)  # by the plan: under mpirun the nodes are groups of ranks on this machine
+    node, place = whereabouts(world.allgather(node_name()), world.rank, ranks_per_node)
     found = {}
     for name, group, taking_part in (("inside", node, node == 0), ("between", place, place == 0)):
         comm = world.comm.Split(group, world.rank)
