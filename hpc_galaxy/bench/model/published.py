@@ -69,6 +69,7 @@ CORI = Machine("Cori", 1, Link(2e-6, 10e9), Link(2e-6, 8e9), 1e9, 1.7e12)
 CLIMATE = (
     "Kurth et al. 2018, arXiv:1810.01993: 14.41 (DeepLabv3+) and 4.188 (Tiramisu) Tflop a sample in single precision, one sample a GPU"
 )
+# These two figures are quoted from memory; half or twice as many would change the predictions by less than 0.01, as messages are hidden.
 # Six V100 a node joined by NVLink; two EDR adapters of 12.5 GB/s, of which 23 GB/s arrive. Inputs were on the nodes' own storage.
 SUMMIT = Machine("Summit", 6, Link(10e-6, 50e9), Link(5e-6, 23e9), 1e12, 1e15)
 # One P100 a node; Aries as at Cori. Inputs were in the nodes' memory.
@@ -93,9 +94,9 @@ CURVES = (
         COSMOFLOW,
         "what an allreduce gets of Aries, or how KNLs scatter: 2.2 GB/s a node instead of 8, or 5 per cent instead of 2, would agree",
     ),
-    # About 44 million parameters, assumed: ResNet-50 with a decoder.
+    # About 44 million parameters, assumed: ResNet-50 with a decoder; half or twice as many would change it as little.
     Published("DeepLabv3+, 27360 V100", _one_sample(14.41e12, 325.8e15, 27360, 0.907, 175e6, buckets=10), SUMMIT, 4560, 0.907, CLIMATE),
-    # About 8 million parameters, assumed; a tenth or ten times as many change the prediction by less than 0.01.
+    # About 8 million parameters, assumed; a tenth or ten times as many would change the prediction by less than 0.01.
     Published(
         "Tiramisu, 5300 P100",
         _one_sample(4.188e12, 21.0e15, 5300, 0.79, 32e6, buckets=10),
