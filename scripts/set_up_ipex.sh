@@ -47,4 +47,4 @@ echo "set-up of ipex: installing the other packages of requirements.lock"
 # compiled parts are those of the main environment.
 grep -vE '^(torch==|#)' requirements.lock | pip install --no-deps -r /dev/stdin
 OMP_NUM_THREADS=1 "$venv/bin/python" -c 'import intel_extension_for_pytorch' >/dev/null 2>&1 || fail "intel-extension-for-pytorch cannot be imported"
-echo "set-up of ipex: done in $((SECONDS - start)) s"
+echo "set-up of ipex: done in $((SECONDS - start)) s; $(du -sh "$venv" | cut -f 1) in $venv"
