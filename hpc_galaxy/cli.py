@@ -213,6 +213,33 @@ def bench_report(study: Annotated[Path, typer.Argument(help="Directory of a stud
 
 
 @app.command()
+def submit(
+    stage: Annotated[str, typer.Argument(help="survey, inject, extract, split, train, realism; or 'all': extract to realism.")],
+    config: Annotated[Path, typer.Option("-c", "--config", help="TOML configuration; scripts and logs go to jobs/ beside it.")],
+    site: Annotated[str, typer.Option("--site", help="A name in hpc_galaxy/slurm/sites, or FILE.toml.")] = "generic-slurm",
+    nodes: Annotated[int, typer.Option("--nodes", min=1)] = 1,
+    time: Annotated[str, typer.Option("--time", help="Limit of a job, HH:MM:SS; what needs longer is queued again.")] = "01:00:00",
+    account: Annotated[str, typer.Option("--account", help="What is charged.")] = "",
+    overrides: Overrides = None,
+    restarts: Annotated[int, typer.Option("--restarts", help="How often a job is queued again at most.")] = 100,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the scripts, and submit nothing.")] = False,
+) -> None:
+    """Send a stage, or the whole chain, to the queue of a cluster."""
+
+    def work(world: World) -> None:
+        module = import_module("hpc_galaxy.slurm.submit")
+        module.submit(module.Request(stage, site, nodes, time, account, config, tuple(overrides or ()), restarts), dry_run)
+
+    _run(work)
+
+
+@app.command()
+def status(run: Annotated[Path, typer.Argument(help="The directory of the configuration.")] = Path()) -> None:
+    """How the submitted jobs are: stage by stage, the state, whether it is done, and the last error."""
+    _run(lambda world: _load("slurm.status:status")(run))
+
+
+@app.command()
 def doctor() -> None:
     """Print what is installed here, and one line of advice for whatever is missing."""
     _run(lambda world: _load("slurm.doctor:doctor")())

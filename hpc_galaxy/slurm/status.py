@@ -1,0 +1,117 @@
+"""``hpc-galaxy status``: how the jobs of a run are, stage by stage."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hpc_galaxy.config import Config, load_config
+from hpc_galaxy.errors import InputError
+from hpc_galaxy.ledger import LEDGER
+from hpc_galaxy.slurm.queue import job_states
+from hpc_galaxy.slurm.site import load_site
+from hpc_galaxy.slurm.submit import RECORD, read_record
+
+DONE = {
+    "survey": ("survey", LEDGER),
+    "inject": ("obiwan", LEDGER),
+    "extract": ("cutouts", LEDGER),
+    "split": ("shards", LEDGER),
+    "train": ("run", "DONE"),
+    "realism": ("report", "report.json"),
+}
+"""Of each stage: of the configuration's paths, which, and the file in it that says that it is complete."""
+ERROR = re.compile(r"^(hpc-galaxy: error: .*|rank \d+: \w*(Error|Exception).*|slurmstepd: error: .*|.*DUE TO TIME LIMIT.*)$", re.MULTILINE)
+TAIL_BYTES = 100_000
+
+
+@dataclass(frozen=True)
+class Line:
+    """How a stage is.
+
+    Attributes
+    ----------
+    stage, job, state : str
+        The newest job of the stage, and its state in the scheduler's words.
+    done : bool
+        Whether the stage is complete: its own marker counts, not what a job's exit code says.
+    said, error : str
+        The last line of its log, and the last error in it.
+    """
+
+    stage: str
+    job: str
+    state: str
+    done: bool
+    said: str
+    error: str
+
+
+def status(run: Path) -> None:
+    """Print how the jobs are that were submitted from a directory.
+
+    Parameters
+    ----------
+    run : Path
+        Where the configuration lies, with ``jobs/`` beside it.
+
+    Raises
+    ------
+    InputError
+        Nothing has been submitted from there.
+    """
+    print("\n".join(describe(examine(run))), flush=True)
+
+
+def examine(run: Path) -> list[Line]:
+    """Return how each submitted stage is."""
+    folder = run / "jobs"
+    record = read_record(folder)
+    if not record:
+        raise InputError(folder / RECORD, "no such file", "give the directory of the configuration that 'hpc-galaxy submit -c' was given")
+    newest = {str(entry["stage"]): entry for entry in record}
+    lines = []
+    for stage, entry in newest.items():
+        job, site = str(entry["job"]), load_site(str(entry["site"]))
+        log = folder / (f"hpc-galaxy-{stage}-{job}.log" if site.scheduler == "slurm" else f"hpc-galaxy-{stage}.log")
+        said, error = read_log(log)
+        config = load_config(Path(str(entry["config"])), [str(one) for one in _sequence(entry["overrides"])])
+        lines.append(Line(stage, job, job_states([job], site.scheduler)[job], is_done(config, stage), said, error))
+    return lines
+
+
+def _sequence(value: object) -> Sequence[object]:
+    return value if isinstance(value, list) else ()
+
+
+def is_done(config: Config, stage: str) -> bool:
+    """Return whether a stage's outputs are complete."""
+    name, marker = DONE[stage]
+    return bool((getattr(config.paths, name) / marker).exists())
+
+
+def read_log(path: Path) -> tuple[str, str]:
+    """Return the last line of a log, and the last error in it; nothing where there is no log yet."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - TAIL_BYTES))
+            text = file.read().decode(errors="replace")
+    except OSError:
+        return "", ""
+    lines = [line for line in text.splitlines() if line.strip()]
+    errors = [match[0] for match in ERROR.finditer(text)]
+    return lines[-1] if lines else "", errors[-1] if errors else ""
+
+
+def describe(lines: Sequence[Line]) -> list[str]:
+    """Return a table, and below it what each stage said last; an error only where the stage is not done."""
+    table = [f"{'stage':8} {'job':>10}  {'state':16} {'done':4}"]
+    table += [f"{line.stage:8} {line.job:>10}  {line.state:16} {'yes' if line.done else 'no':4}" for line in lines]
+    for line in lines:
+        if line.error and not line.done:
+            table.append(f"{line.stage}: last error: {line.error}")
+        elif line.said:
+            table.append(f"{line.stage}: {line.said}")
+    return table

@@ -1,0 +1,140 @@
+"""``hpc-galaxy submit``: a stage, or the whole chain, as jobs in the queue."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from hpc_galaxy.config import load_config
+from hpc_galaxy.errors import ConfigError, StageError
+from hpc_galaxy.files import lock, read_json, shown, write_json, write_text
+from hpc_galaxy.slurm.queue import ACTIVE, job_states, submit_script
+from hpc_galaxy.slurm.script import Job, render
+from hpc_galaxy.slurm.site import STAGES, load_site
+
+CHAIN = ("extract", "split", "train", "realism")
+RECORD = "jobs.json"
+TIME = re.compile(r"(\d+-)?\d{1,2}:\d{2}:\d{2}")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asks for.
+
+    Attributes
+    ----------
+    stage : str
+        One of `STAGES`, or ``all``: each of `CHAIN` when the one before has ended well.
+    site, time, account : str
+        Where, how long (``HH:MM:SS``), and what is charged.
+    nodes : int
+        For each stage; the report takes one.
+    config : Path
+        The configuration.
+    overrides : sequence of str
+        On top of it.
+    restarts : int
+        How often a job is queued again at most.
+    """
+
+    stage: str
+    site: str
+    nodes: int
+    time: str
+    account: str
+    config: Path
+    overrides: Sequence[str] = ()
+    restarts: int = 100
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The stages, in their order."""
+        return CHAIN if self.stage == "all" else (self.stage,)
+
+
+def submit(request: Request, dry_run: bool = False) -> None:
+    """Write the scripts of a request into ``jobs/`` beside its configuration, and submit them; or only show them.
+
+    Raises
+    ------
+    ConfigError
+        The configuration, the site or an option is not as it has to be.
+    LaunchError
+        The scheduler is missing, or refuses.
+    StageError
+        One of the stages waits or runs already.
+    """
+    jobs = make_jobs(request)
+    if dry_run:
+        print("\n".join(render(job, typed()) for job in jobs), end="")
+        return
+    folder = jobs[0].folder
+    folder.mkdir(parents=True, exist_ok=True)
+    with lock(folder / ".lock"):
+        record = read_record(folder)
+        refuse_twice(record, jobs)
+        after: list[str] = []
+        for job in jobs:
+            script = folder / f"{job.stage}.sh"
+            write_text(script, render(job, typed()))
+            number = submit_script(script, job.site.scheduler, after)
+            record.append(entry(request, job, number))
+            write_json(folder / RECORD, record)
+            print(f"submit: job {number}: {job.stage}{f', after {after[0]}' if after else ''} ({shown(script)})", flush=True)
+            after = [number]
+    print(f"submit: 'hpc-galaxy status {shown(folder.parent)}' says how they are", flush=True)
+
+
+def entry(request: Request, job: Job, number: str) -> dict[str, object]:
+    """Return what is recorded of a job."""
+    site = request.site if not request.site.endswith(".toml") else str(Path(request.site).absolute())
+    asked = {"config": str(job.config.absolute()), "overrides": list(job.overrides)}
+    return {"stage": job.stage, "job": number, "site": site, "nodes": job.nodes, "submitted": time.strftime("%F %T"), **asked}
+
+
+def make_jobs(request: Request) -> list[Job]:
+    """Return the jobs of a request, after everything that can be checked beforehand has been."""
+    site = load_site(request.site)
+    known = (*STAGES, "all")
+    if request.stage not in known:
+        raise ConfigError("submit", f"unknown stage '{request.stage}', expected one of {', '.join(known)}", "choose one of them")
+    if not TIME.fullmatch(request.time):
+        raise ConfigError("--time", f"got '{request.time}', expected HH:MM:SS", "for example --time 04:00:00")
+    if site.account and not request.account:
+        raise ConfigError("--account", f"is missing, and jobs on {site.name} need one", "give --account NAME")
+    load_config(request.config, request.overrides)
+    program = f"{shlex.quote(sys.executable)} -m hpc_galaxy"
+    job = Job("", site, request.nodes, request.time, request.account, request.config, request.overrides, program, request.restarts)
+    return [replace(job, stage=stage, nodes=1 if stage == "realism" else request.nodes) for stage in request.stages]
+
+
+def read_record(folder: Path) -> list[dict[str, object]]:
+    """Return what has been submitted from a folder, the oldest first."""
+    path = folder / RECORD
+    return list(read_json(path, "hpc-galaxy submit")) if path.exists() else []
+
+
+def refuse_twice(record: Sequence[dict[str, object]], jobs: Sequence[Job]) -> None:
+    """Refuse to submit a stage that waits or runs already.
+
+    Raises
+    ------
+    StageError
+        One does.
+    """
+    stages = {job.stage for job in jobs}
+    numbers = {str(one["job"]): str(one["stage"]) for one in record if one["stage"] in stages}
+    for number, state in job_states(list(numbers), jobs[0].site.scheduler).items():
+        if state in ACTIVE:
+            problem = f"job {number} of the same stage is {state}, expected none"
+            raise StageError(f"submit {numbers[number]}", problem, f"wait for it, or 'scancel {number}'")
+
+
+def typed() -> str:
+    """Return the command that the user has typed."""
+    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])

@@ -1,0 +1,67 @@
+#!/bin/bash
+# hpc-galaxy train on 64 nodes. NERSC Cori, Haswell nodes: 2 x Intel Xeon E5-2698 v3, 32 cores, 128 GB, Cray Aries
+# This machine was switched off on 2023-05-31: the script is kept for the record.
+# Made by 'hpc-galaxy submit train --site cori-haswell --nodes 64 --time 04:00:00 -c /path/to/run/run.toml --account ACCOUNT'
+# Cori has two kinds of nodes, a job names one (https://github.com/legacysurvey/obiwan/blob/HEAD/doc/deeplearning.rst)
+#SBATCH --constraint=haswell
+# Where production ran in 2018; without it a job went to debug (https://github.com/legacysurvey/obiwan/blob/HEAD/doc/deeplearning.rst)
+#SBATCH --partition=regular
+# The job does not start while one of these file systems is down; name only those that it uses (http://www.nersc.gov/users/computational-systems/cori/running-jobs/specifying-required-file-systems/)
+#SBATCH --licenses=SCRATCH,project
+# Slurm counts hyperthreads as CPUs here: without this a rank would get half of the cores it is meant to have (https://slurm.schedmd.com/sbatch.html)
+#SBATCH --threads-per-core=1
+#SBATCH --job-name=hpc-galaxy-train
+#SBATCH --nodes=64
+#SBATCH --ntasks-per-node=2
+#SBATCH --cpus-per-task=16
+#SBATCH --time=04:00:00
+#SBATCH --account=ACCOUNT
+#SBATCH --output=/path/to/run/jobs/%x-%j.log
+#SBATCH --open-mode=append
+#SBATCH --requeue
+#SBATCH --signal=B:USR1@120
+set -eo pipefail
+cd /path/to/run
+
+# A process that forks under Cray MPI over Aries copies its memory, or the child finds pages missing (https://github.com/legacysurvey/obiwan/blob/HEAD/doc/deeplearning.rst)
+export MPICH_GNI_FORK_MODE=FULLCOPY
+
+# Threads of a rank go to neighbouring cores, hyperthreads last (https://github.com/NERSC/pytorch-examples/blob/HEAD/scripts/train_cori.sh)
+export KMP_AFFINITY=granularity=fine,compact,1,0
+
+# Threads sleep as soon as a parallel region ends, and leave the core to readers and to MPI (https://github.com/NERSC/pytorch-examples/blob/HEAD/scripts/train_cori.sh)
+export KMP_BLOCKTIME=0
+
+set -u
+export OMP_NUM_THREADS=16
+# srun no longer takes this from sbatch by itself.
+export SRUN_CPUS_PER_TASK="${SLURM_CPUS_PER_TASK:-16}"
+
+# Before the limit, or when the job has to make room, this script gets USR1. It passes that on to the
+# ranks, which save together and leave with exit code 75. Then the job is queued again.
+warned=0 interrupted=0
+trap 'warned=1 interrupted=1; kill -USR1 "$step" 2>/dev/null || true' USR1
+
+# Cray MPI is started by srun; each rank stays on its cores, and one that dies ends the others instead of leaving them waiting (https://github.com/NERSC/Migrate-to-Perlmutter/blob/HEAD/CPU/run-xthi-hsw.sh)
+# A signal that comes before Python is ready must not kill a rank: it is ignored until then.
+srun --cpu-bind=cores --kill-on-bad-exit=1 \
+    bash -c 'trap "" USR1; exec "$@"' hpc-galaxy \
+    hpc-galaxy train -c run.toml &
+step=$!
+
+code=0
+while :; do
+    interrupted=0 ended=0
+    wait "$step" || ended=$?
+    [ "$ended" = 127 ] || code=$ended # 127: it had been waited for already
+    [ "$interrupted" = 1 ] || break   # a signal ends the waiting, not the ranks
+done
+
+if [ "$code" -ne 0 ] && { [ "$code" = 75 ] || [ "$warned" = 1 ]; }; then
+    if [ "${SLURM_RESTART_COUNT:-0}" -ge 100 ]; then
+        echo "hpc-galaxy: stopped for the 100th time; not queued again (submit it again, with --restarts for more)" >&2
+    else
+        scontrol requeue "$SLURM_JOB_ID" && exit 0
+    fi
+fi
+exit "$code"

@@ -1,0 +1,68 @@
+#!/bin/bash
+# hpc-galaxy realism on 1 node. NERSC Cori, KNL nodes: Intel Xeon Phi 7250, 68 cores, 96 GB and 16 GB MCDRAM, Cray Aries
+# This machine was switched off on 2023-05-31: the script is kept for the record.
+# Made by 'hpc-galaxy submit realism --site cori-knl --nodes 1 --time 04:00:00 -c /path/to/run/run.toml --account ACCOUNT'
+# One NUMA domain a node, with the MCDRAM as a cache that needs no care (https://github.com/legacysurvey/obiwan/blob/HEAD/doc/deeplearning.rst)
+#SBATCH --constraint=knl,quad,cache
+# 2018 trained half an hour on one node in debug; what takes longer or more nodes belongs here, as the extraction of 2018 did (https://github.com/legacysurvey/obiwan/blob/HEAD/doc/deeplearning.rst)
+#SBATCH --partition=regular
+# Slurm counts each of the four hyperthreads of a core as a CPU: without this a rank would get a quarter of the cores it is meant to have (https://slurm.schedmd.com/sbatch.html)
+#SBATCH --threads-per-core=1
+#SBATCH --job-name=hpc-galaxy-realism
+#SBATCH --nodes=1
+#SBATCH --ntasks-per-node=1
+#SBATCH --cpus-per-task=68
+#SBATCH --time=04:00:00
+#SBATCH --account=ACCOUNT
+#SBATCH --output=/path/to/run/jobs/%x-%j.log
+#SBATCH --open-mode=append
+#SBATCH --requeue
+#SBATCH --signal=B:USR1@120
+set -eo pipefail
+cd /path/to/run
+
+# A process that forks under Cray MPI over Aries copies its memory, or the child finds pages missing (https://github.com/legacysurvey/obiwan/blob/HEAD/doc/deeplearning.rst)
+export MPICH_GNI_FORK_MODE=FULLCOPY
+
+# Threads go to neighbouring cores, hyperthreads last, and the log says where (https://github.com/legacysurvey/obiwan/blob/HEAD/doc/deeplearning.rst)
+export KMP_AFFINITY=granularity=fine,verbose,compact,1,0
+
+# The log says what Intel's OpenMP library was told (https://github.com/legacysurvey/obiwan/blob/HEAD/doc/deeplearning.rst)
+export KMP_SETTINGS=1
+
+# Threads sleep one millisecond after a parallel region: slow cores have none to spare for spinning (https://github.com/legacysurvey/obiwan/blob/HEAD/doc/deeplearning.rst)
+export KMP_BLOCKTIME=1
+
+set -u
+export OMP_NUM_THREADS=68
+# srun no longer takes this from sbatch by itself.
+export SRUN_CPUS_PER_TASK="${SLURM_CPUS_PER_TASK:-68}"
+
+# Before the limit, or when the job has to make room, this script gets USR1. It ends the ranks;
+# what was written is whole, and the job, queued again, does what is missing.
+warned=0 interrupted=0
+trap 'warned=1 interrupted=1; kill -TERM "$step" 2>/dev/null || true' USR1
+
+# Cray MPI is started by srun; each rank stays on its cores, and one that dies ends the others instead of leaving them waiting (https://github.com/NERSC/Migrate-to-Perlmutter/blob/HEAD/CPU/run-xthi-knl.sh)
+# A signal that comes before Python is ready must not kill a rank: it is ignored until then.
+srun --cpu-bind=cores --kill-on-bad-exit=1 \
+    bash -c 'trap "" USR1; exec "$@"' hpc-galaxy \
+    hpc-galaxy realism -c run.toml &
+step=$!
+
+code=0
+while :; do
+    interrupted=0 ended=0
+    wait "$step" || ended=$?
+    [ "$ended" = 127 ] || code=$ended # 127: it had been waited for already
+    [ "$interrupted" = 1 ] || break   # a signal ends the waiting, not the ranks
+done
+
+if [ "$code" -ne 0 ] && { [ "$code" = 75 ] || [ "$warned" = 1 ]; }; then
+    if [ "${SLURM_RESTART_COUNT:-0}" -ge 100 ]; then
+        echo "hpc-galaxy: stopped for the 100th time; not queued again (submit it again, with --restarts for more)" >&2
+    else
+        scontrol requeue "$SLURM_JOB_ID" && exit 0
+    fi
+fi
+exit "$code"

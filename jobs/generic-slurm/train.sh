@@ -1,0 +1,48 @@
+#!/bin/bash
+# hpc-galaxy train on 64 nodes. any cluster with Slurm
+# Made by 'hpc-galaxy submit train --site generic-slurm --nodes 64 --time 04:00:00 -c /path/to/run/run.toml'
+#SBATCH --job-name=hpc-galaxy-train
+#SBATCH --nodes=64
+#SBATCH --ntasks-per-node=2
+#SBATCH --cpus-per-task=2
+#SBATCH --time=04:00:00
+#SBATCH --output=/path/to/run/jobs/%x-%j.log
+#SBATCH --open-mode=append
+#SBATCH --requeue
+#SBATCH --signal=B:USR1@120
+set -eo pipefail
+cd /path/to/run
+
+set -u
+export OMP_NUM_THREADS=2
+# srun no longer takes this from sbatch by itself.
+export SRUN_CPUS_PER_TASK="${SLURM_CPUS_PER_TASK:-2}"
+
+# Before the limit, or when the job has to make room, this script gets USR1. It passes that on to the
+# ranks, which save together and leave with exit code 75. Then the job is queued again.
+warned=0 interrupted=0
+trap 'warned=1 interrupted=1; kill -USR1 "$step" 2>/dev/null || true' USR1
+
+# PMIx tells Open MPI's ranks of each other (with the wrong --mpi each one takes itself for the only one); one that dies ends the others (https://slurm.schedmd.com/mpi_guide.html)
+# A signal that comes before Python is ready must not kill a rank: it is ignored until then.
+srun --mpi=pmix --kill-on-bad-exit=1 \
+    bash -c 'trap "" USR1; exec "$@"' hpc-galaxy \
+    hpc-galaxy train -c run.toml &
+step=$!
+
+code=0
+while :; do
+    interrupted=0 ended=0
+    wait "$step" || ended=$?
+    [ "$ended" = 127 ] || code=$ended # 127: it had been waited for already
+    [ "$interrupted" = 1 ] || break   # a signal ends the waiting, not the ranks
+done
+
+if [ "$code" -ne 0 ] && { [ "$code" = 75 ] || [ "$warned" = 1 ]; }; then
+    if [ "${SLURM_RESTART_COUNT:-0}" -ge 100 ]; then
+        echo "hpc-galaxy: stopped for the 100th time; not queued again (submit it again, with --restarts for more)" >&2
+    else
+        scontrol requeue "$SLURM_JOB_ID" && exit 0
+    fi
+fi
+exit "$code"

@@ -1,0 +1,61 @@
+#!/bin/bash
+# hpc-galaxy extract on 50 nodes. JSC JUWELS Booster: 2 x AMD EPYC 7402, 48 cores, 512 GB, 4 x NVIDIA A100 40 GB, 4 x InfiniBand HDR200
+# Made by 'hpc-galaxy submit extract --site juwels-booster --nodes 50 --time 04:00:00 -c /path/to/run/run.toml --account ACCOUNT'
+# The nodes with A100 (https://apps.fz-juelich.de/jsc/hps/juwels/batchsystem.html)
+#SBATCH --partition=booster
+# All GPUs of a node; nodes are not shared (https://apps.fz-juelich.de/jsc/hps/juwels/batchsystem.html)
+#SBATCH --gres=gpu:4
+# CPUs are hardware threads to Slurm; this makes them cores (JSC says so for all of its machines since Slurm 22.05) (https://apps.fz-juelich.de/jsc/hps/jureca/affinity.html)
+#SBATCH --threads-per-core=1
+#SBATCH --job-name=hpc-galaxy-extract
+#SBATCH --nodes=50
+#SBATCH --ntasks-per-node=48
+#SBATCH --cpus-per-task=1
+#SBATCH --time=04:00:00
+#SBATCH --account=ACCOUNT
+#SBATCH --output=/path/to/run/jobs/%x-%j.log
+#SBATCH --open-mode=append
+#SBATCH --requeue
+#SBATCH --signal=B:USR1@120
+set -eo pipefail
+cd /path/to/run
+
+# MPI and an mpi4py built against it; the stage is given, since the default one changes every year (https://github.com/FZJ-JSC/jubench-megatron-lm/blob/HEAD/benchmark/env/activate.bash)
+module load Stages/2024 GCC/12.3.0 OpenMPI/4.1.5 Python/3.11.3 mpi4py/3.1.4
+
+# The same for MPI, which goes over UCX (https://github.com/FZJ-JSC/jubench-megatron-lm/blob/HEAD/benchmark/slurm/jobscript_13B.sbatch)
+export UCX_RC_TIMEOUT=4s
+
+set -u
+export OMP_NUM_THREADS=1
+# srun no longer takes this from sbatch by itself.
+export SRUN_CPUS_PER_TASK="${SLURM_CPUS_PER_TASK:-1}"
+
+# Before the limit, or when the job has to make room, this script gets USR1. It ends the ranks;
+# what was written is whole, and the job, queued again, does what is missing.
+warned=0 interrupted=0
+trap 'warned=1 interrupted=1; kill -TERM "$step" 2>/dev/null || true' USR1
+
+# srun alone meets the MPI of the modules; one hardware thread a core, so that threads do not share cores; one rank that dies ends the others (https://apps.fz-juelich.de/jsc/hps/jureca/affinity.html)
+# A signal that comes before Python is ready must not kill a rank: it is ignored until then.
+srun --threads-per-core=1 --kill-on-bad-exit=1 \
+    bash -c 'trap "" USR1; exec "$@"' hpc-galaxy \
+    hpc-galaxy extract -c run.toml &
+step=$!
+
+code=0
+while :; do
+    interrupted=0 ended=0
+    wait "$step" || ended=$?
+    [ "$ended" = 127 ] || code=$ended # 127: it had been waited for already
+    [ "$interrupted" = 1 ] || break   # a signal ends the waiting, not the ranks
+done
+
+if [ "$code" -ne 0 ] && { [ "$code" = 75 ] || [ "$warned" = 1 ]; }; then
+    if [ "${SLURM_RESTART_COUNT:-0}" -ge 100 ]; then
+        echo "hpc-galaxy: stopped for the 100th time; not queued again (submit it again, with --restarts for more)" >&2
+    else
+        scontrol requeue "$SLURM_JOB_ID" && exit 0
+    fi
+fi
+exit "$code"

@@ -1,0 +1,55 @@
+#!/bin/bash
+# hpc-galaxy split on 4 nodes. BSC MareNostrum 5, accelerated partition: 2 x Intel Xeon Platinum 8460Y+, 80 cores, 512 GB, 4 x NVIDIA H100 64 GB, 4 x InfiniBand NDR200
+# Made by 'hpc-galaxy submit split --site marenostrum5-acc --nodes 4 --time 04:00:00 -c /path/to/run/run.toml --account ACCOUNT'
+# All GPUs of the node: every rank sees the four and takes the one of its number (https://jorditorresbcn.github.io/supercomputing-for-ai-book/ch12.html)
+#SBATCH --gres=gpu:4
+# Other jobs on the node would take PCIe and memory bandwidth (https://jorditorresbcn.github.io/supercomputing-for-ai-book/ch12.html)
+#SBATCH --exclusive
+# assumed: if Slurm counts hardware threads as CPUs, this makes them cores; otherwise it changes nothing
+#SBATCH --threads-per-core=1
+#SBATCH --job-name=hpc-galaxy-split
+#SBATCH --nodes=4
+#SBATCH --ntasks-per-node=20
+#SBATCH --cpus-per-task=4
+#SBATCH --time=04:00:00
+#SBATCH --account=ACCOUNT
+#SBATCH --output=/path/to/run/jobs/%x-%j.log
+#SBATCH --open-mode=append
+#SBATCH --requeue
+#SBATCH --signal=B:USR1@120
+set -eo pipefail
+cd /path/to/run
+
+set -u
+export OMP_NUM_THREADS=4
+# srun no longer takes this from sbatch by itself.
+export SRUN_CPUS_PER_TASK="${SLURM_CPUS_PER_TASK:-4}"
+
+# Before the limit, or when the job has to make room, this script gets USR1. It ends the ranks;
+# what was written is whole, and the job, queued again, does what is missing.
+warned=0 interrupted=0
+trap 'warned=1 interrupted=1; kill -TERM "$step" 2>/dev/null || true' USR1
+
+# What starts jobs on several nodes; ranks stay on their cores, and one that dies ends the others (https://jorditorresbcn.github.io/supercomputing-for-ai-book/ch12.html)
+# A signal that comes before Python is ready must not kill a rank: it is ignored until then.
+srun --cpu-bind=cores --kill-on-bad-exit=1 \
+    bash -c 'trap "" USR1; exec "$@"' hpc-galaxy \
+    hpc-galaxy split -c run.toml &
+step=$!
+
+code=0
+while :; do
+    interrupted=0 ended=0
+    wait "$step" || ended=$?
+    [ "$ended" = 127 ] || code=$ended # 127: it had been waited for already
+    [ "$interrupted" = 1 ] || break   # a signal ends the waiting, not the ranks
+done
+
+if [ "$code" -ne 0 ] && { [ "$code" = 75 ] || [ "$warned" = 1 ]; }; then
+    if [ "${SLURM_RESTART_COUNT:-0}" -ge 100 ]; then
+        echo "hpc-galaxy: stopped for the 100th time; not queued again (submit it again, with --restarts for more)" >&2
+    else
+        scontrol requeue "$SLURM_JOB_ID" && exit 0
+    fi
+fi
+exit "$code"

@@ -1,0 +1,87 @@
+#!/bin/bash
+# hpc-galaxy train on 64 nodes. NERSC Perlmutter, GPU nodes: AMD EPYC 7763, 64 cores, 256 GB, 4 x NVIDIA A100, HPE Slingshot
+# Made by 'hpc-galaxy submit train --site perlmutter-gpu --nodes 64 --time 04:00:00 -c /path/to/run/run.toml --account ACCOUNT'
+# Perlmutter has two kinds of nodes, a job names one (https://github.com/NERSC/sc23-dl-tutorial/blob/HEAD/submit_pm_dp.sh)
+#SBATCH --constraint=gpu
+# For production; a job that names none goes to debug (https://docs.nersc.gov/jobs/policy/)
+#SBATCH --qos=regular
+# Every rank sees all four, so that NCCL reaches the others over NVLink, and takes the one of its own number (https://github.com/NERSC/sc23-dl-tutorial/blob/HEAD/submit_pm_dp.sh)
+#SBATCH --gpus-per-node=4
+# Slurm counts hyperthreads as CPUs here: without this a rank would get half of the cores it is meant to have (https://slurm.schedmd.com/sbatch.html)
+#SBATCH --threads-per-core=1
+#SBATCH --job-name=hpc-galaxy-train
+#SBATCH --nodes=64
+#SBATCH --ntasks-per-node=4
+#SBATCH --cpus-per-task=16
+#SBATCH --time=04:00:00
+#SBATCH --account=ACCOUNT
+#SBATCH --output=/path/to/run/jobs/%x-%j.log
+#SBATCH --open-mode=append
+#SBATCH --requeue
+#SBATCH --signal=B:USR1@120
+set -eo pipefail
+cd /path/to/run
+
+# The MPI and the CUDA that mpi4py and Horovod are built against here: MPICC="cc -shared" pip install --no-binary=mpi4py mpi4py (https://libensemble.readthedocs.io/en/latest/platforms/perlmutter.html)
+module load PrgEnv-gnu cray-mpich cudatoolkit
+
+# NCCL with the aws-ofi plugin; without it NCCL falls back to TCP between nodes (https://github.com/NERSC/nccl-ofi-plugin)
+module load nccl
+
+# GPU 3 hangs on the first NUMA domain and GPU 0 on the last: in this order a rank's GPU is the one near its cores (https://github.com/NERSC/sc23-dl-tutorial/blob/HEAD/submit_pm_dp.sh)
+export CUDA_VISIBLE_DEVICES=3,2,1,0
+
+# NCCL's ranks find each other over Slingshot, not over the management network (https://github.com/NERSC/nccl-ofi-plugin/blob/HEAD/env_nccl.sh)
+export NCCL_SOCKET_IFNAME=hsn
+
+# A ring may change between the four network cards of a node, which are not on separate rails here (https://github.com/NERSC/nccl-ofi-plugin/blob/HEAD/env_nccl.sh)
+export NCCL_CROSS_NIC=1
+
+# Network cards read GPU memory directly where both hang on one host bridge; from Polaris, which has the same GPUs and network (https://docs.alcf.anl.gov/polaris/applications-and-libraries/libraries/nccl)
+export NCCL_NET_GDR_LEVEL=PHB
+
+# libfabric's own registering of host memory with CUDA can deadlock with NCCL (https://github.com/NERSC/nccl-ofi-plugin/blob/HEAD/lmod/nccl/2.15.5-ofi.lua)
+export FI_CXI_DISABLE_HOST_REGISTER=1
+
+# Other ways in which libfabric watches memory (memhooks) can deadlock with NCCL's plugin (https://github.com/NERSC/sc23-dl-tutorial/blob/HEAD/submit_pm_dp.sh)
+export FI_MR_CACHE_MONITOR=userfaultfd
+
+# The default modules turn it on, and then an mpi4py without Cray's GPU layer aborts in MPI_Init; MPI carries host memory only, gradients go by NCCL (https://docs.nersc.gov/development/compilers/wrappers/#set-the-accelerator-target-to-gpus-for-cuda-aware-mpi-on-perlmutter)
+export MPICH_GPU_SUPPORT_ENABLED=0
+
+# What NERSC's own training examples run with: opening HDF5 files over the network may fail for want of a lock; each of our files has one writer (https://github.com/NERSC/sc23-dl-tutorial/blob/HEAD/submit_pm_dp.sh)
+export HDF5_USE_FILE_LOCKING=FALSE
+
+set -u
+export OMP_NUM_THREADS=16
+# srun no longer takes this from sbatch by itself.
+export SRUN_CPUS_PER_TASK="${SLURM_CPUS_PER_TASK:-16}"
+
+# Before the limit, or when the job has to make room, this script gets USR1. It passes that on to the
+# ranks, which save together and leave with exit code 75. Then the job is queued again.
+warned=0 interrupted=0
+trap 'warned=1 interrupted=1; kill -USR1 "$step" 2>/dev/null || true' USR1
+
+# mpi4py is built against Cray MPICH, which meets through Cray's PMI; ranks stay on their cores, and one that dies ends the others (https://slurm.schedmd.com/srun.html)
+# A signal that comes before Python is ready must not kill a rank: it is ignored until then.
+srun --mpi=cray_shasta --cpu-bind=cores --kill-on-bad-exit=1 \
+    bash -c 'trap "" USR1; exec "$@"' hpc-galaxy \
+    hpc-galaxy train -c run.toml &
+step=$!
+
+code=0
+while :; do
+    interrupted=0 ended=0
+    wait "$step" || ended=$?
+    [ "$ended" = 127 ] || code=$ended # 127: it had been waited for already
+    [ "$interrupted" = 1 ] || break   # a signal ends the waiting, not the ranks
+done
+
+if [ "$code" -ne 0 ] && { [ "$code" = 75 ] || [ "$warned" = 1 ]; }; then
+    if [ "${SLURM_RESTART_COUNT:-0}" -ge 100 ]; then
+        echo "hpc-galaxy: stopped for the 100th time; not queued again (submit it again, with --restarts for more)" >&2
+    else
+        scontrol requeue "$SLURM_JOB_ID" && exit 0
+    fi
+fi
+exit "$code"

@@ -1,0 +1,112 @@
+"""``hpc-galaxy submit`` on a real Slurm: the whole chain, and a training that is stopped and queued again."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tomli_w
+from sample_shards import make_shards
+
+SITE = {
+    "about": "the tests' own cluster",
+    "source": "",
+    "scheduler": "slurm",
+    "cores_per_node": 2,
+    "gpus_per_node": 0,
+    "account": False,
+    "ended": "",
+    "launcher": {"line": "srun --mpi=pmix --kill-on-bad-exit=1", "why": "Open MPI speaks PMIx", "source": ""},
+    "ranks": {"extract": 1, "split": 1, "train": 1, "realism": 1},
+}
+SURVEY = {"survey": {"bricks": 24, "npix": 384}, "injection": {"per_brick": 40}}
+SPLIT = {"extract": {"selection": "all"}, "split": {"match": "none", "train": 0.6, "valid": 0.2, "test": 0.2}}
+SETTLE_SECONDS = 8
+HPC_GALAXY = (sys.executable, "-m", "hpc_galaxy")
+
+
+def configure(root: Path, content: dict[str, Any]) -> tuple[str, ...]:
+    """Write a configuration and the site, and return the options that name them."""
+    (root / "run.toml").write_text(tomli_w.dumps(content))
+    (root / "tests.toml").write_text(tomli_w.dumps(SITE))
+    return ("-c", str(root / "run.toml"), "--site", str(root / "tests.toml"), "--time", "00:05:00")
+
+
+def wait(slurm: Any, root: Path, stages: set[str], seconds: float) -> None:
+    """Wait until the newest job of each stage has left the queue."""
+    end = time.monotonic() + seconds
+    numbers = {entry["stage"]: entry["job"] for entry in json.loads((root / "jobs" / "jobs.json").read_text())}
+    jobs = ",".join(numbers[stage] for stage in stages)
+    while slurm.run("squeue", "--noheader", f"--jobs={jobs}").stdout.strip():
+        if time.monotonic() > end:
+            logs = "\n".join(path.read_text() for path in sorted((root / "jobs").glob("*.log")))
+            pytest.fail(f"jobs {jobs} are not over after {seconds} s:\n{logs}", pytrace=False)
+        time.sleep(0.2)
+
+
+def test_the_whole_chain_on_two_nodes(slurm: Any, require: Any, tmp_path: Path) -> None:
+    require("horovod")
+    training = {"epochs": 1, "batch_size": 16, "threads": 1, "backend": "horovod"}
+    options = configure(tmp_path, SURVEY | SPLIT | {"train": training})
+    for stage in ("survey", "inject"):
+        made = slurm.run(*HPC_GALAXY, stage, "-c", str(tmp_path / "run.toml"))
+        assert made.returncode == 0, made.stderr
+    submitted = slurm.run(*HPC_GALAXY, "submit", "all", "--nodes", "2", *options)
+    assert submitted.returncode == 0, submitted.stderr
+    assert re.findall(r"job \d+: (\w+)", submitted.stdout) == ["extract", "split", "train", "realism"]
+
+    again = slurm.run(*HPC_GALAXY, "submit", "train", "--nodes", "2", *options)
+    assert again.returncode == 1 and re.search(r"submit train: job \d+ of the same stage is PENDING", again.stderr), again.stderr
+
+    wait(slurm, tmp_path, {"extract", "split", "train", "realism"}, 120)
+    said = slurm.run(*HPC_GALAXY, "status", str(tmp_path)).stdout
+    rows = [line.split() for line in said.splitlines()[1:5]]
+    assert [(row[0], row[2], row[3]) for row in rows] == [(s, "COMPLETED", "yes") for s in ("extract", "split", "train", "realism")], said
+    finished = json.loads((tmp_path / "run" / "DONE").read_text())
+    assert (finished["ranks"], finished["backend"]) == (2, "horovod")
+    assert json.loads((tmp_path / "report" / "report.json").read_text())["auc"] is not None
+
+
+def test_a_training_that_is_stopped_is_queued_again_and_ends_with_the_same_weights(slurm: Any, tmp_path: Path) -> None:
+    weights = {}
+    training = {"epochs": 12, "batch_size": 8, "threads": 1, "backend": "mpi"}
+    for name in ("undisturbed", "stopped"):
+        root = tmp_path / name
+        make_shards(root / "shards", train=64, valid=16, test=16)
+        options = configure(root, {"train": training})
+        assert slurm.run(*HPC_GALAXY, "submit", "train", "--nodes", "2", *options).returncode == 0
+        if name == "stopped":
+            stop(slurm, root)
+        wait(slurm, root, {"train"}, 90)
+        assert json.loads((root / "run" / "DONE").read_text())["epochs"] == 12
+        weights[name] = (root / "run" / "weights.safetensors").read_bytes()
+    log = next((tmp_path / "stopped" / "jobs").glob("*.log")).read_text()
+    assert "stopped by SIGUSR1 after" in log and "training: continuing from" in log
+    tensors = {name: content[8 + int.from_bytes(content[:8], "little") :] for name, content in weights.items()}
+    assert tensors["undisturbed"] == tensors["stopped"]
+
+
+def stop(slurm: Any, root: Path) -> None:
+    """Send a job the signal that Slurm sends before its limit, once it is training, and let it start again at once."""
+    [entry] = json.loads((root / "jobs" / "jobs.json").read_text())
+    rows, end = root / "run" / "metrics.jsonl", time.monotonic() + 60
+    while not rows.exists() or rows.read_text().count("\n") < 2:
+        assert time.monotonic() < end, "it never began"
+        time.sleep(0.02)
+    assert slurm.run("scancel", "--signal=USR1", "--batch", entry["job"]).returncode == 0
+    while "JobState=PENDING" not in slurm.run("scontrol", "--oneliner", "show", "job", entry["job"]).stdout:
+        assert time.monotonic() < end, "it was not queued again"
+        time.sleep(0.1)
+
+    while (states := set(slurm.run("sinfo", "--noheader", "--Node", "--format=%T").stdout.split())) != {"idle"}:
+        assert time.monotonic() < end, f"its nodes are {states}"
+        time.sleep(0.1)
+    # Slurm lets two minutes pass before it starts such a job again. A step that is started while its predecessor, which has the same
+    # number, is still being cleared away fails; that takes the seconds of KillWait.
+    time.sleep(SETTLE_SECONDS)
+    slurm.run("scontrol", "update", f"JobId={entry['job']}", "StartTime=now")

@@ -1,0 +1,177 @@
+"""Site profiles, job scripts, and requests that are refused before anything is submitted."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from hpc_galaxy.errors import ConfigError, HpcGalaxyError, InputError, LaunchError, StageError
+from hpc_galaxy.files import write_json
+from hpc_galaxy.slurm import queue, submit
+from hpc_galaxy.slurm.queue import GONE, job_states
+from hpc_galaxy.slurm.script import Job, render
+from hpc_galaxy.slurm.site import STAGES, list_sites, load_site
+from hpc_galaxy.slurm.status import describe, examine, read_log
+from hpc_galaxy.slurm.submit import CHAIN, Request, make_jobs
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+def renderer() -> ModuleType:
+    """Return the script that writes jobs/."""
+    spec = importlib.util.spec_from_file_location("render_jobs", CHECKOUT / "scripts" / "render_jobs.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_jobs_are_what_the_profiles_say() -> None:
+    scripts = renderer().render_all()
+    found = {str(path.relative_to(CHECKOUT / "jobs")): path.read_text() for path in (CHECKOUT / "jobs").rglob("*.sh")}
+    assert sorted(found) == sorted(scripts)
+    changed = [name for name in scripts if scripts[name] != found[name]]
+    assert not changed, "run: .venv/bin/python scripts/render_jobs.py jobs"
+
+
+@pytest.mark.parametrize("name", list_sites())
+def test_every_profile_says_why_and_where_from(name: str) -> None:
+    site = load_site(name)
+    for line in (site.launcher, *site.directive, *site.setup, *site.environment):
+        assert line.why and (line.source.startswith(("https://", "http://")) or not line.source)
+    for stage in STAGES:
+        assert 1 <= site.ranks_per_node(stage) <= site.cores_per_node
+    if site.gpus_per_node:
+        assert site.ranks_per_node("train") == site.gpus_per_node
+
+
+def job(stage: str = "train", **changes: Any) -> Job:
+    return Job(stage, load_site("generic-slurm"), 3, "00:30:00", "", Path("/data/a run/run.toml"), **changes)
+
+
+def test_a_script_asks_for_what_it_starts() -> None:
+    script = render(job(overrides=["train.epochs=2", "paths.run='other run'"]), "hpc-galaxy submit")
+    site = load_site("generic-slurm")
+    lines = script.splitlines()
+    assert "#SBATCH --nodes=3" in lines and f"#SBATCH --ntasks-per-node={site.ranks.train}" in lines
+    assert f"#SBATCH --cpus-per-task={site.cores_per_node // site.ranks.train}" in lines
+    assert "cd '/data/a run'" in lines
+    assert "    hpc-galaxy train -c run.toml --set train.epochs=2 --set 'paths.run='\"'\"'other run'\"'\"'' &" in lines
+    assert 'kill -USR1 "$step"' in script and 'kill -TERM "$step"' in render(job("extract"), "hpc-galaxy submit")
+
+
+def test_pbs_is_told_ranks_by_the_launcher() -> None:
+    script = render(Job("train", load_site("aurora"), 3, "00:30:00", "abc", Path("/data/run.toml")), "hpc-galaxy submit")
+    assert "#PBS -l select=3" in script and "#PBS -A abc" in script and "SBATCH" not in script
+    assert "-n 18 " in script and "{ranks" not in script
+
+
+def request(tmp_path: Path, **changes: Any) -> Request:
+    (tmp_path / "run.toml").touch()
+    values = {"stage": "all", "site": "generic-slurm", "nodes": 2, "time": "01:00:00", "account": "", "config": tmp_path / "run.toml"}
+    return Request(**{**values, **changes})
+
+
+def test_the_chain_is_extract_to_realism_and_a_report_takes_one_node(tmp_path: Path) -> None:
+    jobs = make_jobs(request(tmp_path))
+    assert [(one.stage, one.nodes) for one in jobs] == [("extract", 2), ("split", 2), ("train", 2), ("realism", 1)]
+    assert tuple(one.stage for one in jobs) == CHAIN
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"stage": "trian"}, "unknown stage 'trian', expected one of survey, "),
+        ({"site": "perlmutter"}, "unknown site 'perlmutter', expected one of aurora, "),
+        ({"site": "perlmutter-cpu"}, "--account: is missing, and jobs on perlmutter-cpu need one"),
+        ({"time": "90"}, "got '90', expected HH:MM:SS"),
+        ({"overrides": ("train.epoch=1",)}, "unknown key 'train.epoch'"),
+        ({"config": Path("none.toml")}, "no such file"),
+        ({"site": "none.toml"}, "cannot be read"),
+    ],
+)
+def test_what_cannot_work_is_refused_beforehand(tmp_path: Path, changes: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ConfigError, match=complaint):
+        submit.submit(request(tmp_path, **changes))
+    assert not (tmp_path / "jobs").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (("scheduler =", "sheduler ="), r"'scheduler': Field required|'sheduler': Extra inputs"),
+        (("cores_per_node = ", "cores_per_node = -"), "'cores_per_node': Input should be greater"),
+        (('scheduler = "', "scheduler = "), "not TOML"),
+    ],
+)
+def test_a_profile_that_is_wrong_is_refused(tmp_path: Path, change: tuple[str, str], complaint: str) -> None:
+    profile = (CHECKOUT / "hpc_galaxy" / "slurm" / "sites" / "generic-slurm.toml").read_text()
+    (tmp_path / "my.toml").write_text(profile.replace(*change))
+    with pytest.raises(ConfigError, match=complaint):
+        load_site(str(tmp_path / "my.toml"))
+
+
+def test_a_dry_run_shows_and_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    submit.submit(request(tmp_path), dry_run=True)
+    assert capsys.readouterr().out.count("#!/bin/bash\n") == 4
+    assert [path.name for path in tmp_path.iterdir()] == ["run.toml"]
+
+
+def scheduler(states: dict[str, str]) -> Callable[[list[str]], str]:
+    """A scheduler that gives numbers to jobs, and knows the states of some."""
+    numbers = iter(range(1, 100))
+
+    def ask(command: list[str]) -> str:
+        if command[0] == "sbatch":
+            return f"{next(numbers)};cluster\n"
+        if command[-1] not in states:
+            raise LaunchError(command[0], "Invalid job id specified", "")
+        return f"JobId={command[-1]} JobState={states[command[-1]]} Reason=None\n"
+
+    return ask
+
+
+def test_a_stage_is_not_submitted_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    states: dict[str, str] = {}
+    monkeypatch.setattr(queue, "ask", scheduler(states))
+    monkeypatch.setattr(sys, "argv", ["hpc-galaxy", "submit"])
+    submit.submit(request(tmp_path))
+    states |= {"3": "PENDING", "1": "COMPLETED"}
+    with pytest.raises(StageError, match="submit train: job 3 of the same stage is PENDING"):
+        submit.submit(request(tmp_path, stage="train"))
+    submit.submit(request(tmp_path, stage="extract"))
+    states["3"] = "FAILED"
+    submit.submit(request(tmp_path, stage="train"))
+    assert [entry["job"] for entry in submit.read_record(tmp_path / "jobs")] == ["1", "2", "3", "4", "5", "6"]
+
+
+def test_status_says_the_last_error_of_what_is_not_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queue, "ask", scheduler({"1": "COMPLETED", "2": "FAILED"}))
+    monkeypatch.setattr(sys, "argv", ["hpc-galaxy", "submit"])
+    submit.submit(request(tmp_path))
+    write_json(tmp_path / "cutouts" / "ledger.json", {})
+    (tmp_path / "jobs" / "hpc-galaxy-extract-1.log").write_text("hpc-galaxy: error: at first\nextract: 7 cutouts\n")
+    (tmp_path / "jobs" / "hpc-galaxy-split-2.log").write_text("rank 3: MemoryError\nhpc-galaxy: error: disk: full\nprterun has exited\n")
+    lines = examine(tmp_path)
+    assert [(line.stage, line.state, line.done) for line in lines][:2] == [("extract", "COMPLETED", True), ("split", "FAILED", False)]
+    assert lines[2].state == GONE
+    assert describe(lines)[5:] == ["extract: extract: 7 cutouts", "split: last error: hpc-galaxy: error: disk: full"]
+    assert read_log(tmp_path / "none") == ("", "")
+
+
+def test_nothing_submitted_is_said(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such file"):
+        examine(tmp_path)
+
+
+def test_a_machine_without_a_scheduler_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(HpcGalaxyError, match="sbatch: not found on PATH"):
+        submit.submit(request(tmp_path))
+    assert job_states(["1"], "pbs") == {"1": GONE}
