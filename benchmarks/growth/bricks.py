@@ -17,7 +17,6 @@ from hpc_galaxy.bricks.layout import coadd_path, obiwan_path, tractor_path
 from hpc_galaxy.config import Config, load_config
 from hpc_galaxy.cutouts.brick import Extractor, Work
 from hpc_galaxy.cutouts.extract import costs, cut_bricks, list_work
-from hpc_galaxy.files import PathList
 from hpc_galaxy.ledger import Ledger, read_ledger
 from hpc_galaxy.schedule import deal
 from hpc_galaxy.shards.cutout_file import cutout_path, write_cutouts
@@ -101,7 +100,7 @@ def reading(root: Path, size: int) -> dict[str, float]:
     found.time("read the ledger", lambda: read_ledger(settings.paths.cutouts, "extract"))
     files = found.time("list the cutout files", lambda: cutout_files(settings, World()))
     assert len(files) == len(LABELS) * size
-    found.values["names of its files, on every rank [MB]"] = len(pickle.dumps(PathList(settings.paths.cutouts, files))) / 1e6
+    found.values["names of its files, on every rank [MB]"] = len(pickle.dumps(files)) / 1e6
     return found.values
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from hpc_galaxy.errors import FormatError
-from hpc_galaxy.files import read_json, write_json
+from hpc_galaxy.files import read_json, uncollected, write_json
 from hpc_galaxy.shards.recognise import recognise
 from hpc_galaxy.shards.schema import LABELS, StampFormat
 from hpc_galaxy.shards.storage import Storage
@@ -135,7 +135,8 @@ def load_manifest(directory: Path) -> Manifest:
     if version != VERSION:
         raise FormatError(path, f"'version' is {version}, expected {VERSION}", REMEDY)
     try:
-        manifest = Manifest.model_validate(content)
+        with uncollected():
+            manifest = Manifest.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from hpc_galaxy.errors import OutputError
-from hpc_galaxy.files import write_text
+from hpc_galaxy.files import uncollected, write_text
 
 PATTERN = ".journal-*.jsonl"
 COMPLETE = ".journal-complete.jsonl"
@@ -23,7 +23,7 @@ def plan_digest(places: dict[str, np.ndarray]) -> str:
     digest = hashlib.sha256()
     for name, rows in places.items():
         digest.update(f"{name}:{len(rows)}:".encode())
-        digest.update(np.ascontiguousarray(rows).view(np.uint8))  # the bytes themselves, of which 60 million sources have 480 MB
+        digest.update(np.ascontiguousarray(rows).view(np.uint8).data)  # the bytes themselves, of which 60 million sources have 480 MB
     return digest.hexdigest()
 
 
@@ -76,16 +76,17 @@ class Journal:
 
 def read_journals(directory: Path, plan: str) -> list[dict[str, Any]] | None:
     """Return what all ranks of interrupted runs have written down of this plan; None where one of them followed another plan."""
-    entries = []
-    for path in sorted(directory.glob(PATTERN)):
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            try:
-                entry = json.loads(line)
-                if entry.pop("plan") != plan:
-                    return None
-            except (ValueError, AttributeError, KeyError):
-                continue  # an empty line, or half a one
-            entries.append(entry)
+    entries: list[dict[str, Any]] = []
+    with uncollected():
+        for path in sorted(directory.glob(PATTERN)):
+            for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+                try:
+                    entry = json.loads(line)
+                    if entry.pop("plan") != plan:
+                        return None
+                except (ValueError, AttributeError, KeyError):
+                    continue  # an empty line, or half a one
+                entries.append(entry)
     return entries
 
 

@@ -54,7 +54,7 @@ def split(config: Config, world: World, overwrite: bool = False) -> None:
         There is not enough space, or files cannot be written.
     """
     root = config.paths.shards
-    files = world.bcast(PathList(config.paths.cutouts, cutout_files(config, world) if world.is_root else ()))
+    files = world.bcast(cutout_files(config, world) if world.is_root else PathList(config.paths.cutouts, ()))
     ledger = Ledger(root, "split", fingerprint(config, "split", config.paths.cutouts))
     with ledger.claim(config, world, overwrite, OUTPUTS), recording(config.trace, root, "split", world) as recorder:
         watch = Stopwatch(recorder)
@@ -117,7 +117,7 @@ def _continue(output: Shards | ObiwanFolders, pieces: Sequence[Piece], digest: s
     return {record["piece"]: record for record in records if record["piece"] in wanted and output.is_whole(record, newest)}
 
 
-def cutout_files(config: Config, world: World) -> list[Path]:
+def cutout_files(config: Config, world: World) -> PathList:
     """Return the cutout files of a complete extraction, or those of 2018, sorted by class and brick.
 
     Raises
@@ -129,7 +129,7 @@ def cutout_files(config: Config, world: World) -> list[Path]:
     if is_from_2018(root):
         files, on_edge = files_from_2018(root)
         world.say(f"split: {shown(root)} has the layout of 2018: {len(files)} files; {on_edge} with stamps at an edge are not read")
-        return files
+        return PathList(root, files)
     entries = read_ledger(root, "extract")
     failed = [entry["error"] for entry in entries if "error" in entry]
     if failed:
@@ -137,7 +137,7 @@ def cutout_files(config: Config, world: World) -> list[Path]:
     for label in LABELS:
         if not any(entry.get(label) for entry in entries):
             raise InputError(root, f"has no {label} galaxies, expected both classes", "set extract.classes = ['real', 'fake']")
-    return [existing_path(root, label, entry["brick"]) for label in sorted(LABELS) for entry in entries if label in entry]
+    return PathList(root, (existing_path(root, label, entry["brick"]) for label in sorted(LABELS) for entry in entries if label in entry))
 
 
 def _scale(files: Sequence[Path], sources: Sources, plan: Plan) -> np.ndarray:

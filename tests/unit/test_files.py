@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import hashlib
 import json
 import os
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 
 from hpc_galaxy.errors import InputError, OutputError
-from hpc_galaxy.files import PathList, read_json, sha256, shown, whole_file, write_json, write_text
+from hpc_galaxy.files import PathList, read_json, sha256, shown, uncollected, whole_file, write_json, write_text
 
 
 @pytest.fixture
@@ -160,3 +161,31 @@ def test_a_list_of_paths_is_what_a_list_would_be_in_a_tenth_of_the_bytes() -> No
     large = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
     assert len(kept) == len(plain) and small < large / 5
+
+
+def test_reading_json_is_not_interrupted_by_the_collector(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", [{"number": number} for number in range(20_000)])
+    seen: list[str] = []
+    gc.callbacks.append(lambda phase, _: seen.append(phase))
+    try:
+        assert len(read_json(tmp_path / "a.json", "the test")) == 20_000
+        during = len(seen)
+        json.loads((tmp_path / "a.json").read_text())
+    finally:
+        gc.callbacks.pop()
+    # One at the most, when it is over: a start and a stop.
+    assert during <= 2 and len(seen) - during > 20
+
+
+def test_the_collector_is_left_as_it_was() -> None:
+    with pytest.raises(KeyError), uncollected(), uncollected():
+        assert not gc.isenabled()
+        raise KeyError
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        with uncollected():
+            pass
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
