@@ -152,13 +152,12 @@ def bench_compare(
 def bench_predict(
     run: Annotated[Path, typer.Argument(help="Output directory of a training that ran with --trace on nodes like the site's.")],
     site: Annotated[str, typer.Option("--site", help="A name in hpc_galaxy/bench/model/sites.toml, or FILE.toml:NAME.")],
-    nodes: Annotated[int, typer.Option("--nodes", help="Up to so many, in powers of two.")] = 1024,
+    nodes: Annotated[str, typer.Option("--nodes", help="Such as 1,2,4; 1..1024 means powers of two.")] = "1..1024",
     examples: Annotated[float, typer.Option("--examples", help="In an epoch.")] = 60e6,
     picture: Annotated[Path | None, typer.Option("--out", help="Draw it, as PNG.")] = None,
 ) -> None:
     """What a training traced on few ranks would do on many nodes: speed, time, node-hours, and what limits it."""
-    counts = [2**power for power in range(nodes.bit_length())]
-    _run(lambda world: _load("bench.model.predict:predict_run")(run, site, counts, examples, picture))
+    _run(lambda world: _load("bench.model.predict:predict_run")(run, site, _load("bench.nodes:parse_nodes")(nodes), examples, picture))
 
 
 @bench.command("allreduce")

@@ -15,6 +15,7 @@ from hpc_galaxy.bench.model.predict import load_machine, measure, predict_run
 from hpc_galaxy.bench.model.prediction import Machine, Training, efficiency, message_seconds, predict
 from hpc_galaxy.bench.model.published import CURVES, Published, scatter
 from hpc_galaxy.bench.model.stragglers import expected_maximum
+from hpc_galaxy.bench.nodes import parse_nodes
 from hpc_galaxy.errors import ConfigError, InputError
 
 LINK = Link(2e-6, 8e9)
@@ -167,3 +168,17 @@ def test_what_cannot_be_predicted_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="a trace of 7 steps, after 3 to warm up, expected 20 or more"):
         measure(traced(tmp_path, lambda rank, step: {"forward": 20.0, "backward": 40.0}, count=10))
     assert load_machine("perlmutter-gpu").ranks_per_node == 4 and load_machine("perlmutter-gpu").cores == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "nodes"),
+    [("4", (4,)), ("4,1,2", (1, 2, 4)), ("1..8", (1, 2, 4, 8)), ("1..6", (1, 2, 4, 6)), ("3..12,5", (3, 5, 6, 12)), ("2..2", (2,))],
+)
+def test_numbers_of_nodes_as_they_are_typed(text: str, nodes: tuple[int, ...]) -> None:
+    assert parse_nodes(text) == nodes
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1", "1..", "8..1", "0..4", "two", "1,,2"])
+def test_what_is_no_number_of_nodes_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"--nodes: got '.*', expected positive numbers"):
+        parse_nodes(text)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from hpc_galaxy.bench.model.messages import Link
-from hpc_galaxy.bench.model.prediction import Machine, Row, Training, make_row
+from hpc_galaxy.bench.model.prediction import LARGE_BATCH, Machine, Row, Training, make_row
 from hpc_galaxy.errors import ConfigError, InputError
 from hpc_galaxy.files import shown, whole_file
 from hpc_galaxy.tracing.reading import find_rank_files
@@ -53,7 +53,8 @@ def predict_run(run: Path, site: str, nodes: Sequence[int], examples: float, pic
         from hpc_galaxy.bench.model.draw import draw_prediction
 
         with whole_file(picture) as partial:
-            draw_prediction(rows, machine, examples, partial)
+            stops = stops_paying(rows)
+            draw_prediction(rows, machine, examples, stops.nodes // 2 if stops else None, partial)
         print(f"({shown(picture)})")
 
 
@@ -128,9 +129,10 @@ def describe(run: Path, training: Training, machine: Machine, rows: Sequence[Row
     last = stops_paying(rows)
     if last is not None:
         lines.append(f"from {last.nodes // 2} to {last.nodes} nodes the speed grows by less than {WORTH} times: more do not pay")
-    large = next((row for row in rows if row.batch > 8192), None)
+    large = next((row for row in rows if row.batch > LARGE_BATCH), None)
     if large is not None:
         lines.append(
-            f"from {large.nodes} nodes on the global batch is above 8,192: use warm-up, train.optimizer.scaling = 'sqrt', or LAMB or LARS"
+            f"from {large.nodes} nodes on the global batch is above {LARGE_BATCH:,}: use warm-up, "
+            "train.optimizer.scaling = 'sqrt', or LAMB or LARS"
         )
     return lines

@@ -9,6 +9,8 @@ import numpy as np
 from hpc_galaxy.bench.model.messages import Link, exposed, hierarchical
 from hpc_galaxy.bench.model.stragglers import expected_maximum
 
+LARGE_BATCH = 8192  # images; beyond it learning rates that are scaled linearly no longer serve, and Adam wants the square root
+
 
 @dataclass(frozen=True)
 class Machine:

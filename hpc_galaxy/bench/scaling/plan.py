@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hpc_galaxy import __version__
+from hpc_galaxy.bench.nodes import parse_nodes
 from hpc_galaxy.config import Config
 from hpc_galaxy.errors import ConfigError, FormatError, StaleOutputError
 from hpc_galaxy.files import read_json, write_json
@@ -145,12 +146,7 @@ def parse_asked(stages: str, modes: str, nodes: str, **numbers: int) -> Asked:
     ConfigError
         One of them is unknown, or no positive number.
     """
-    try:
-        sizes = tuple(sorted({int(word) for word in nodes.split(",")}))
-    except ValueError:
-        sizes = (0,)
-    if sizes[0] < 1:
-        raise ConfigError("--nodes", f"got '{nodes}', expected positive numbers that commas separate", "such as --nodes 1,2,4")
+    sizes = parse_nodes(nodes)
     for name, number in numbers.items():
         if number < 1:
             raise ConfigError(f"--{name.replace('_', '-')}", f"got {number}, expected 1 or more", "mend this value")
