@@ -6,6 +6,7 @@ The ways take turns step by step in one training, so that a busy spell of the ma
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import statistics
 import tempfile
@@ -15,6 +16,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from itertools import count, cycle
 from pathlib import Path
+from typing import TypeVar
 
 from common import begin
 from torch import profiler
@@ -29,6 +31,7 @@ from hpc_galaxy.tracing.spans import Stopwatch, peak_memory
 from hpc_galaxy.world import World
 
 WITHOUT, OFF, SPANS = "no spans in the code", "spans off", "spans recorded"
+Found = TypeVar("Found")
 WINDOW = 20  # steps under torch.profiler, and as many without
 NOTHING: AbstractContextManager[None] = nullcontext()
 
@@ -144,6 +147,12 @@ def merge_one(directory: str) -> None:
     print(time.perf_counter() - start, peak_memory() / 1e6)
 
 
+def quietly(run: Callable[..., Found], *arguments: object) -> Found:
+    """Return what `run` does, without what the stage says meanwhile."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        return run(*arguments)
+
+
 def main() -> None:
     """Measure all of it."""
     quick, log = begin(__doc__)
@@ -151,14 +160,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         write_examples(root / "shards", 512)
-        one = cost_of_a_span(root)
+        one = quietly(cost_of_a_span, root)
         print(f"a span: {one[OFF] * 1e6:.2f} us without, {one[SPANS] * 1e6:.2f} us with a recorder")
         for batch, steps in ((16, 20 if quick else 200), (4, 50 if quick else 400)):
-            medians = compare_spans(root, batch, steps)
+            medians = quietly(compare_spans, root, batch, steps)
             print(f"batch {batch}: {', '.join(f'{way} {1000 * value:.3f} ms' for way, value in medians.items())}, medians of {steps} steps")
             log.ratio(f"trace_off_overhead_batch{batch}", medians[OFF] / medians[WITHOUT] - 1, "0")
             log.ratio(f"trace_spans_overhead_batch{batch}", medians[SPANS] / medians[OFF] - 1, "<= 0.005")
-        log.ratio("trace_profiler_overhead_batch16", compare_profiler(root, 16, 1 if quick else 4) - 1, "-")
+        log.ratio("trace_profiler_overhead_batch16", quietly(compare_profiler, root, 16, 1 if quick else 4) - 1, "-")
         sizes = ((64, 20), (64, 200)) if quick else ((512, 100), (512, 1000))
         results = [merge_ranks(root, *size) for size in sizes]
         for (ranks, steps), (lines, seconds, memory) in zip(sizes, results, strict=True):
