@@ -3,7 +3,7 @@
 The package's own functions run on made-up contents, each size in a process of its own where memory is the question. To each
 quantity ``fixed + factor x size^exponent`` is fitted. What is super-linear would show as an exponent above 1.1.
 
-Give names of parts (bricks, sources, shards, ranks) to measure only these; ``--plot PATH`` draws everything that was measured.
+``--only shards`` measures a part; ``--read`` reports and draws together what runs of parts have written with ``--json``.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from common import common_options
@@ -116,58 +117,81 @@ PARTS = {
 PLAIN = ("look-ups", "files", "examples", "shards open")  # begin the names of what is no time and no memory
 
 
-def report(log: Log, part: Part, found: dict[str, dict[int, float]]) -> dict[str, Growth]:
+FULL = {part.unit: part.full for parts in PARTS.values() for part in parts}
+
+
+def report(log: Log, unit_of_size: str, found: dict[str, dict[int, float]]) -> dict[str, Growth]:
     """Print a line for each quantity, and return the laws of those that grow."""
     laws = {}
     for name, values in found.items():
-        sizes, measured = list(values), list(values.values())
-        log.note("growth", {"what": name, "unit": part.unit, "sizes": sizes, "values": measured})
+        sizes, numbers = list(values), list(values.values())
+        log.note("growth", {"what": name, "unit": unit_of_size, "sizes": sizes, "values": numbers})
         if name.startswith(PLAIN):
-            print(f"  {name:34} {measured[0]:,.4g} at {sizes[0]:,} to {measured[-1]:,.4g} at {sizes[-1]:,} {part.unit}")
+            print(f"  {name:34} {numbers[0]:,.4g} at {sizes[0]:,} to {numbers[-1]:,.4g} at {sizes[-1]:,} {unit_of_size}")
             continue
         if len(sizes) < 4:
             continue
-        law = fit_growth(sizes, measured)
-        unit, grown = "MB" if name.endswith(MEGABYTES) else "s", 1 - min(measured) / max(measured)
+        law = fit_growth(sizes, numbers)
+        unit, grown = "MB" if name.endswith(MEGABYTES) else "s", 1 - min(numbers) / max(numbers)
         if grown < GROWS:
-            print(f"  {name:34} constant: {statistics.median(measured):.4g} {unit}")
+            print(f"  {name:34} constant: {statistics.median(numbers):.4g} {unit}")
             continue
         if law.high - law.low > UNTOLD:
-            print(f"  {name:34} untold: {measured[0]:.4g} {unit} at {sizes[0]:,}, {measured[-1]:.4g} {unit} at {sizes[-1]:,}")
+            print(f"  {name:34} untold: {numbers[0]:.4g} {unit} at {sizes[0]:,}, {numbers[-1]:.4g} {unit} at {sizes[-1]:,}")
             continue
         laws[name] = law
-        full, reached = (measured[-1], "measured") if sizes[-1] >= part.full else (law.at(part.full), "by the law")
+        full, reached = (numbers[-1], "measured") if sizes[-1] >= FULL[unit_of_size] else (law.at(FULL[unit_of_size]), "by the law")
         exponent = f"{law.exponent:.2f} [{law.low:.2f}, {law.high:.2f}]"
-        here = f"{measured[-1]:10,.4g} {unit:2} at {sizes[-1]:<10,}"
-        print(f"  {name:34} {exponent:18} {here} {full:10,.4g} {unit:2} at {part.full:,.0f}, {reached}", flush=True)
+        here = f"{numbers[-1]:10,.4g} {unit:2} at {sizes[-1]:<10,}"
+        print(f"  {name:34} {exponent:18} {here} {full:10,.4g} {unit:2} at {FULL[unit_of_size]:,.0f}, {reached}", flush=True)
     return laws
 
 
+def measured(chosen: str, log: Log, quick: bool) -> Iterator[tuple[str, dict[str, dict[int, float]]]]:
+    """Measure one of `PARTS`; yield what grows, and what the probes found."""
+    for part in PARTS[chosen]:
+        with tempfile.TemporaryDirectory(prefix="hpc_galaxy-growth-", dir=MEMORY if MEMORY.is_dir() else None) as folder:
+            begun = time.monotonic()
+            found = part.measure(Path(folder), quick)
+        if found:
+            print(f"\n{part.unit} (exponent [95 %]; {time.monotonic() - begun:.0f} s)")
+            yield part.unit, found
+    if chosen == "ranks":
+        ranks.start_ups(log, 1 if quick else 3)
+        ranks.dealing(log)
+
+
+def earlier(path: Path) -> Iterator[tuple[str, dict[str, dict[int, float]]]]:
+    """Yield what an earlier run has measured, by what grows."""
+    found: dict[str, dict[str, dict[int, float]]] = {}
+    for line in map(json.loads, path.read_text().splitlines()):
+        if line["kind"] == "growth":
+            found.setdefault(line["unit"], {})[line["what"]] = dict(zip(line["sizes"], line["values"], strict=True))
+    for unit, of_unit in found.items():
+        print(f"\n{unit} ({path})")
+        yield unit, of_unit
+
+
 def main() -> None:
-    """Measure, fit, and draw."""
+    """Measure, or take what earlier runs have measured; fit, and draw."""
     parser = common_options(__doc__)
     parser.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS), help="what to let grow")
+    parser.add_argument(
+        "--read", nargs="+", type=Path, help="measure nothing: report what earlier runs, of parts, have written with --json"
+    )
     parser.add_argument("--plot", type=Path, help="draw the laws, PNG")
     options = parser.parse_args()
     log = Log(options.json)
+    runs = map(earlier, options.read) if options.read else (measured(chosen, log, options.quick) for chosen in options.only)
     curves: dict[str, dict[str, Growth]] = {}
-    for chosen in options.only:
-        for part in PARTS[chosen]:
-            with tempfile.TemporaryDirectory(prefix="hpc_galaxy-growth-", dir=MEMORY if MEMORY.is_dir() else None) as folder:
-                begun = time.monotonic()
-                found = part.measure(Path(folder), options.quick)
-            if found:
-                print(f"\n{part.unit} (exponent [95 %]; {time.monotonic() - begun:.0f} s)")
-                curves.setdefault(part.unit, {}).update(report(log, part, found))
-        if chosen == "ranks":
-            ranks.start_ups(log, 1 if options.quick else 3)
-            ranks.dealing(log)
+    for unit, found in chain.from_iterable(runs):
+        curves.setdefault(unit, {}).update(report(log, unit, found))
     print()
     for laws in curves.values():
         for name, law in laws.items():
             log.ratio(f"growth_{slug(name)}_exponent", law.exponent, f"<= {TARGET}")
     if options.plot:
-        draw_growth(curves, {part.unit: part.full for chosen in PARTS.values() for part in chosen}, options.plot)
+        draw_growth(curves, FULL, options.plot)
 
 
 def slug(name: str) -> str:

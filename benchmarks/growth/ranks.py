@@ -36,7 +36,7 @@ def start_ups(log: Log, repeats: int) -> None:
     more = {count: statistics.median(seconds[str(count)]) - alone for count in sides if count > 1}
     told = ", ".join(f"{value:.2f} s on {count}" for count, value in more.items())
     print(f"  start-up: {alone:.2f} s of one Python; under mpirun {told} ranks more, on {log.environment['cores']} cores")
-    log.note("growth", {"what": "start-up", "unit": "ranks", "sizes": list(more), "values": list(more.values())})
+    log.note("ranks", {"what": "start-up", "unit": "ranks", "sizes": list(more), "values": list(more.values())})
 
 
 def start_up(ranks: int) -> None:
