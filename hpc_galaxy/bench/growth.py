@@ -94,7 +94,8 @@ def draw_growth(curves: dict[str, dict[str, Growth]], full: dict[str, float], pa
     Parameters
     ----------
     curves : dict of str to dict of str to Growth
-        By panel, whose name is the horizontal axis's, such as ``bricks``; then by curve. Values named ``... [MB]`` are megabytes, all others seconds.
+        By panel, whose name is the horizontal axis's, such as ``bricks``; then by curve. Values named ``... [MB]`` are megabytes, all
+        others seconds.
     full : dict of str to float
         The size up to which each panel is drawn.
     path : Path
@@ -102,7 +103,7 @@ def draw_growth(curves: dict[str, dict[str, Growth]], full: dict[str, float], pa
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4.6 * len(curves), 9), layout="constrained")
+    figure = Figure(figsize=(max(7, 4.6 * len(curves)), 11), layout="constrained")
     panels = figure.subplots(2, len(curves), squeeze=False)
     for column, (what, laws) in enumerate(curves.items()):
         for row, unit in enumerate(("seconds", "MB")):
@@ -116,6 +117,8 @@ def draw_growth(curves: dict[str, dict[str, Growth]], full: dict[str, float], pa
             axes.axvline(full[what], color="0.6", linestyle=":")
             axes.set(xlabel=what, ylabel="time, seconds" if unit == "seconds" else "memory or file, MB")
             if shown:
-                axes.legend(frameon=False, fontsize=7, title="exponent [95 %]", title_fontsize=7)
+                axes.legend(
+                    frameon=False, fontsize=7, title="exponent [95 %]", title_fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.12)
+                )
     figure.supxlabel("points: measured; lines: fixed + factor x size^exponent; dotted: full size", fontsize=9)
     figure.savefig(path, dpi=110)
