@@ -114,11 +114,13 @@ def draw_growth(curves: dict[str, dict[str, Growth]], full: dict[str, float], pa
                 label = f"{name.removesuffix(' [MB]')}: {law.exponent:.2f} [{law.low:.2f}, {law.high:.2f}]"
                 axes.loglog(law.sizes, law.values, "o", color=f"C{colour}", markersize=4)
                 axes.loglog(x, [law.at(size) for size in x], "-", color=f"C{colour}", label=label, linewidth=1)
-            axes.axvline(full[what], color="0.6", linestyle=":")
             axes.set(xlabel=what, ylabel="time, seconds" if unit == "seconds" else "memory or file, MB")
-            if shown:
-                axes.legend(
-                    frameon=False, fontsize=7, title="exponent [95 %]", title_fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.12)
-                )
+            if not shown:
+                axes.text(0.5, 0.5, "nothing that grows", ha="center", transform=axes.transAxes)
+                axes.set(xticks=[], yticks=[])
+                continue
+            axes.axvline(full[what], color="0.6", linestyle=":")
+            place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.12)}
+            axes.legend(frameon=False, fontsize=7, title="exponent [95 %]", title_fontsize=7, **place)
     figure.supxlabel("points: measured; lines: fixed + factor x size^exponent; dotted: full size", fontsize=9)
     figure.savefig(path, dpi=110)
