@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from hpc_galaxy.bench.measuring import Log
 from hpc_galaxy.bench.results import read_results
 from hpc_galaxy.bench.suite import extract, ranks, run, split, train
+from hpc_galaxy.bench.suite.ranks import measure_end_to_end
 from hpc_galaxy.errors import LaunchError
 from hpc_galaxy.world import World
 
@@ -16,7 +18,7 @@ def test_the_suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyte
     monkeypatch.setattr(extract, "NPIX", 512)
     monkeypatch.setattr(split, "BRICKS", 2)
     monkeypatch.setattr(train, "STEPS", 1)
-    monkeypatch.setattr(ranks, "TRAIN", (*ranks.TRAIN, "train.model='dummy'"))
+    monkeypatch.setattr(ranks, "measure_end_to_end", lambda *arguments: chain_without_ranks(monkeypatch, *arguments))
     monkeypatch.setattr(run, "QUICK", 1)
     run.run_suite(tmp_path, True, World())
 
@@ -30,6 +32,20 @@ def test_the_suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyte
     assert (tmp_path / "suite.png").read_bytes()[:4] == b"\x89PNG"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["suite.jsonl", "suite.png", "table.md"]
     assert "end to end:" in capsys.readouterr().out
+
+
+def chain_without_ranks(monkeypatch: pytest.MonkeyPatch, log: Log, root: Path, repeats: int) -> None:
+    """Measure the whole chain without running it, which the demo's test does."""
+    started: list[str] = []
+
+    def say(count: int, argv: list[str]) -> str:
+        started.append(argv[2])
+        return f"{argv[2]}: 1,234 cutouts in 5.0 s on {count} ranks\n"
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ranks, "said_by_ranks", say)
+        measure_end_to_end(log, root, repeats)
+    assert started == list(ranks.STAGES) and log.measurements[-1].amount == 1234
 
 
 def test_the_suite_is_for_one_process(tmp_path: Path) -> None:

@@ -13,6 +13,8 @@ import pytest
 import tomli_w
 from sample_shards import make_shards
 
+from hpc_galaxy.slurm.site import STAGES
+
 SITE = {
     "about": "the tests' own cluster",
     "source": "",
@@ -54,8 +56,9 @@ def test_the_whole_chain_on_two_nodes(slurm: Any, require: Any, tmp_path: Path) 
     training = {"epochs": 1, "batch_size": 16, "threads": 1, "backend": "horovod"}
     options = configure(tmp_path, SURVEY | SPLIT | {"train": training})
     for stage in ("survey", "inject"):
-        made = slurm.run(*HPC_GALAXY, stage, "-c", str(tmp_path / "run.toml"))
+        made = slurm.run(*HPC_GALAXY, "submit", stage, "--nodes", "2", *options)
         assert made.returncode == 0, made.stderr
+        wait(slurm, tmp_path, {stage}, 60)
     submitted = slurm.run(*HPC_GALAXY, "submit", "all", "--nodes", "2", *options)
     assert submitted.returncode == 0, submitted.stderr
     assert re.findall(r"job \d+: (\w+)", submitted.stdout) == ["extract", "split", "train", "realism"]
@@ -65,8 +68,10 @@ def test_the_whole_chain_on_two_nodes(slurm: Any, require: Any, tmp_path: Path) 
 
     wait(slurm, tmp_path, {"extract", "split", "train", "realism"}, 120)
     said = slurm.run(*HPC_GALAXY, "status", str(tmp_path)).stdout
-    rows = [line.split() for line in said.splitlines()[1:5]]
-    assert [(row[0], row[2], row[3]) for row in rows] == [(s, "COMPLETED", "yes") for s in ("extract", "split", "train", "realism")], said
+    rows = [line.split() for line in said.splitlines()[1:7]]
+    assert [(row[0], row[2], row[3]) for row in rows] == [(stage, "COMPLETED", "yes") for stage in STAGES], said
+    logs = "".join(path.read_text() for path in (tmp_path / "jobs").glob("*.log"))
+    assert logs.count("on 2 ranks, each of at most") == 4
     finished = json.loads((tmp_path / "run" / "DONE").read_text())
     assert (finished["ranks"], finished["backend"]) == (2, "horovod")
     assert json.loads((tmp_path / "report" / "report.json").read_text())["auc"] is not None
