@@ -132,7 +132,10 @@ def _clip(pixels: np.ndarray) -> int:
 
 @cache
 def _halves() -> np.ndarray:
-    """Return the float32 of each of the 65,536 float16. Looking it up is faster than numpy's conversion (bench_pieces.py)."""
+    """Return the float32 of each of the 65,536 float16.
+
+    How fast numpy converts depends on the processor, a look-up less so; benchmarks/bench_pieces.py compares the two.
+    """
     return np.arange(1 << 16, dtype=np.uint16).view(HALF).astype(STAMP_DTYPE)
 
 
