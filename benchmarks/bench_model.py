@@ -121,8 +121,8 @@ def compare(case: Case, jobs: Mapping[int, Found], log: Log) -> list[Prediction]
                 rows.append(Prediction(case.name, ranks, what, statistics.median(seconds), predicted, ranks <= FITTED))
                 scattered = spread([1e3 * value for value in seconds])
                 print(f"{ranks:5}  {what:10} {scattered:>34} {1e3 * predicted:10.3f}  {rows[-1].ratio:.3f}")
-        if found.switches and not case.rate:
-            print(f"{ranks:5}  {found.switches:,.0f} switches of processes during an allreduce, over all ranks")
+        beside = f"; {found.switches:,.0f} switches of processes an allreduce, over all ranks" if ranks > 1 else ""
+        print(f"{ranks:5}  {found.others:.2f} cores busy with all else than the ranks{beside}")
     return rows
 
 
@@ -168,7 +168,7 @@ def run_case(case: Case, quick: bool, log: Log) -> list[Prediction]:
     if case.rate and not available():
         print(f"{case.name}: left out, needs root, ip, tc and unshare")
         return []
-    counts, turns = ((FITTED, 4), 2) if quick else ((1, FITTED, 4, 8), 6)
+    counts, turns = ((FITTED, 4), 2) if quick else ((1, FITTED, 4, 8), 4)
     return compare(case, {ranks: case.run(ranks, turns) for ranks in counts}, log)
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from resource import RUSAGE_SELF, getrusage
 
 import numpy as np
@@ -19,7 +21,7 @@ from hpc_galaxy.training.parallel.choose import choose_backend
 from hpc_galaxy.world import World, detect, guard
 
 BATCH = 16
-STEPS = 2  # a turn
+STEPS = 3  # a turn
 SWITCHING = 3  # allreduces whose switches are counted
 Step = Callable[[], None]
 
@@ -40,6 +42,8 @@ class Found:
         The slowest rank's of `alone`.
     together : list of float
         Seconds a step of the slowest rank, when they average their gradients; turn by turn with `alone_slowest`.
+    others : float
+        Cores that the kernel's network and everything else on this machine kept busy during the steps.
     """
 
     allreduce: dict[int, list[float]]
@@ -47,6 +51,7 @@ class Found:
     alone: list[float]
     alone_slowest: list[float]
     together: list[float]
+    others: float
 
     @classmethod
     def read(cls, line: str) -> Found:
@@ -61,14 +66,24 @@ def measure(world: World, sizes: Sequence[int], turns: int) -> Found:
     torch.set_num_threads(1)
     allreduce = sweep(world, sizes, turns) if world.size > 1 else {}
     alone, together = make_step(World()), make_step(world)
-    found = Found(allreduce, count_switches(world) if world.size > 1 else 0, [], [], [])
+    switches = count_switches(world) if world.size > 1 else 0
     time_steps(alone, world), time_steps(together, world)  # to warm up
+    every, slowest, joint = [], [], []
+    start, busy, own = time.perf_counter(), busy_seconds(), time.process_time()
     for _ in range(turns):
         times = time_steps(alone, world)
-        found.alone.extend(times)
-        found.alone_slowest.append(max(times))
-        found.together.append(max(time_steps(together, world)))
-    return found
+        every.extend(times)
+        slowest.append(max(times))
+        joint.append(max(time_steps(together, world)))
+    own = sum(world.allgather(time.process_time() - own))
+    others = (busy_seconds() - busy - own) / (time.perf_counter() - start)
+    return Found(allreduce, switches, every, slowest, joint, others)
+
+
+def busy_seconds() -> float:
+    """Return the seconds that this machine's cores have computed since it started, all together."""
+    user, nice, system, _, _, interrupts, soft, *_ = map(int, Path("/proc/stat").read_text().splitlines()[0].split()[1:])
+    return (user + nice + system + interrupts + soft) / os.sysconf("SC_CLK_TCK")
 
 
 def count_switches(world: World) -> float:
