@@ -15,7 +15,7 @@ from hpc_galaxy.files import whole_file
 COLOURS = ("#1b9e77", "#d95f02", "#7570b3", "#e7298a", "#66a61e", "#a6761d")
 MARKS = {"allreduce": "o", "step": "s"}
 BAND = 0.15
-AGREES = 0.05  # of an efficiency
+AGREES = 0.04  # of an efficiency
 
 
 class Compared(Protocol):
@@ -67,5 +67,5 @@ def _draw_published(axes: Axes) -> None:
     ends = [0.6, 1.0]
     axes.plot(ends, ends, color="0.4", linewidth=0.8, zorder=0)
     axes.fill_between(ends, [end - AGREES for end in ends], [end + AGREES for end in ends], color="0.9", zorder=-1)
-    axes.set(xlim=ends, ylim=ends, xlabel="measured efficiency", ylabel="predicted efficiency", title="Published runs; grey: 0.05")
+    axes.set(xlim=ends, ylim=ends, xlabel="measured efficiency", ylabel="predicted efficiency", title="Published runs; grey: 0.04")
     axes.legend(frameon=False, fontsize=9)
