@@ -1,7 +1,8 @@
 """A side in a process of its own, one thread on one core.
 
 In one process the sides would share what the C library makes of freed memory, which is worth thousands of page faults a step
-(`benchmarks/bench_train.py` shows them), and torch's settings. One core, so that a side that reads ahead is not given a second one for nothing.
+(`benchmarks/bench_train.py` shows them), and torch's settings. One core, so that a side that reads ahead is not given a second one for
+nothing.
 """
 
 from __future__ import annotations
