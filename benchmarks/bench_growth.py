@@ -86,25 +86,26 @@ BRICKS = Part(
     "bricks",
     bricks.FULL,
     (632, 2000, 6325, 20_000, 63_246, 200_000),
-    (400, 800, 1600, 3200, 6400),
+    (400, 1000, 2500, 6400),
     ["bricks.start", "bricks.receipt", "bricks.reading"],
     bricks.grow,
+    ["bricks.start", "bricks.receipt"],
 )
 UP_TO_A_MILLION = (12_000, 24_000, 48_000, 144_000, 336_000, 1_008_000)
 SOURCES = Part("sources", sources.FULL, UP_TO_A_MILLION, (), ["sources.whole"], grow_sources)
-UNMATCHED = Part("sources", sources.FULL, UP_TO_A_MILLION, (12_000, 18_000, 24_000, 36_000, 48_000), ["sources.unmatched"], grow_sources)
+UNMATCHED = Part("sources", sources.FULL, UP_TO_A_MILLION, (12_000, 18_000, 27_000, 40_200), ["sources.unmatched"], grow_sources)
 TABLES = Part("sources", sources.FULL, (12_000, 24_000, 48_000, 96_000, 192_000, 384_000), (), ["sources.plan"], grow_sources)
 PLAN = Part("sources", sources.FULL, (600_000, 2_000_000, 6_000_000, 12_000_000, 30_000_000, 60_000_000), (), ["plan.rank_0"])
 SHARDS = Part(
     "shards",
     shards.FULL,
     (370, 1170, 3700, 11_700, 37_000, 117_188),
-    (500, 1000, 2000, 4000, 8000),
+    (500, 1200, 3000, 8000),
     ["shards.save", "shards.load", "shards.open_all", "shards.order", "shards.again"],
     shards.grow,
     ["shards.save", "shards.load"],
 )
-RANKS = Part("ranks", ranks.FULL, (128, 256, 512, 1024, 2048, 4096), (64, 128, 256, 512, 1024), ["ranks.messages"])
+RANKS = Part("ranks", ranks.FULL, (128, 256, 512, 1024, 2048, 4096), (128, 256, 512, 1024), ["ranks.messages"])
 TRACE = Part("ranks", ranks.FULL, (16, 32, 64, 128, 256, 512), (), ["ranks.write_trace", "ranks.trace"])
 PARTS = {
     "bricks": (BRICKS, DONE),
