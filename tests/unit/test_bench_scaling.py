@@ -411,12 +411,12 @@ def test_the_users_own_shards_are_trained_on_and_stay_as_they_are(tmp_path: Path
     write_examples(tmp_path / "shards", 512)
     before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "shards").iterdir()}
     asked = parse_asked("train", "weak", "1,2", ranks_per_node=1, repeats=1, steps=3, bricks=1)
-    config = load_config(None, [f"paths.shards='{tmp_path}/shards'", "train.batch_size=100", "train.threads=1", "train.backend=mpi"])
+    config = load_config(None, [f"paths.shards='{tmp_path}/shards'", "train.batch_size=50", "train.threads=1", "train.backend=mpi"])
     run_study(tmp_path / "study", asked, config, None, World())
     study = load_study(tmp_path / "study")
     assert study.synthetic == () and not study.missing
     one, two = (json.loads(study.result(point).read_text()) for point in study.points)
-    assert [(result["amount"], len(result["times"])) for result in (one, two)] == [(100, 3), (200, 3)]
+    assert [(result["amount"], len(result["times"])) for result in (one, two)] == [(50, 3), (100, 3)]
     assert sum(two["parts"][part] for part in ("data", "compute", "communication", "other")) == pytest.approx(
         np.mean(two["times"]), rel=0.01
     )
