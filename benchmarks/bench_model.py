@@ -122,6 +122,8 @@ def compare(case: Case, jobs: Mapping[int, Found], log: Log) -> list[Prediction]
                 scattered = spread([1e3 * value for value in seconds])
                 print(f"{ranks:5}  {what:10} {scattered:>34} {1e3 * predicted:10.3f}  {rows[-1].ratio:.3f}")
         beside = f"; {found.switches:,.0f} switches of processes an allreduce, over all ranks" if ranks > 1 else ""
+        if case.rate and ranks > 1:
+            beside += f"; {found.resent:.0f} TCP segments sent again a step, {found.timeouts:.1f} times because no answer had come"
         print(f"{ranks:5}  {found.others:.2f} cores busy with all else than the ranks{beside}")
     return rows
 

@@ -42,6 +42,8 @@ class Found:
         The slowest rank's of `alone`.
     together : list of float
         Seconds a step of the slowest rank, when they average their gradients; turn by turn with `alone_slowest`.
+    resent, timeouts : float
+        TCP segments that were sent again in such a step, and how often because no answer had come in time, over all ranks.
     others : float
         Cores that the kernel's network and everything else on this machine kept busy during the steps.
     """
@@ -51,6 +53,8 @@ class Found:
     alone: list[float]
     alone_slowest: list[float]
     together: list[float]
+    resent: float
+    timeouts: float
     others: float
 
     @classmethod
@@ -68,16 +72,19 @@ def measure(world: World, sizes: Sequence[int], turns: int) -> Found:
     alone, together = make_step(World()), make_step(world)
     switches = count_switches(world) if world.size > 1 else 0
     time_steps(alone, world), time_steps(together, world)  # to warm up
-    every, slowest, joint = [], [], []
+    every, slowest, joint, resent = [], [], [], np.zeros(2)
     start, busy, own = time.perf_counter(), busy_seconds(), time.process_time()
     for _ in range(turns):
         times = time_steps(alone, world)
         every.extend(times)
         slowest.append(max(times))
+        before = count_resent()
         joint.append(max(time_steps(together, world)))
+        resent += count_resent() - before
     own = sum(world.allgather(time.process_time() - own))
     others = (busy_seconds() - busy - own) / (time.perf_counter() - start)
-    return Found(allreduce, switches, every, slowest, joint, others)
+    sent_again, timeouts = world.sum(resent) / (turns * STEPS)
+    return Found(allreduce, switches, every, slowest, joint, float(sent_again), float(timeouts), others)
 
 
 def busy_seconds() -> float:
@@ -95,6 +102,15 @@ def count_switches(world: World) -> float:
     after = getrusage(RUSAGE_SELF)
     own = after.ru_nvcsw + after.ru_nivcsw - before.ru_nvcsw - before.ru_nivcsw
     return sum(world.allgather(own)) / SWITCHING
+
+
+def count_resent() -> np.ndarray:
+    """Return how many TCP segments this node has sent again so far, and how often an answer had not come in time."""
+    found = []
+    for path, group, name in (("/proc/net/snmp", "Tcp", "RetransSegs"), ("/proc/net/netstat", "TcpExt", "TCPTimeouts")):
+        names, values = (line.split()[1:] for line in Path(path).read_text().splitlines() if line.startswith(f"{group}: "))
+        found.append(float(values[names.index(name)]))
+    return np.array(found)
 
 
 def time_steps(step: Step, world: World) -> list[float]:
