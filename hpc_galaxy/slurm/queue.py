@@ -51,7 +51,7 @@ def ask(command: Sequence[str]) -> str:
         It is not there, or it failed.
     """
     if shutil.which(command[0]) is None:
-        raise LaunchError(command[0], "not found on PATH", "run this where jobs are submitted; --dry-run shows the script anywhere")
+        raise LaunchError(command[0], "not found on PATH", "run this where jobs are submitted")
     done = subprocess.run(command, text=True, stdin=subprocess.DEVNULL, capture_output=True)
     if done.returncode:
         said = " ".join(done.stderr.split()) or f"exit code {done.returncode}"

@@ -199,7 +199,7 @@ class Slurm:
 
 def test_what_is_missing_is_submitted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     study = study_at(tmp_path)
-    monkeypatch.setattr(submit_module, "_ask", slurm := Slurm())
+    monkeypatch.setattr(submit_module, "ask", slurm := Slurm())
     submit(study, Options())
     names = ["nodes-1.sbatch", "nodes-2.sbatch", "nodes-4.sbatch"]
     assert slurm.calls == [*(["--parsable", name] for name in names), ["--parsable", "--dependency=afterany:101:102:103", "report.sbatch"]]
@@ -207,20 +207,20 @@ def test_what_is_missing_is_submitted_once(tmp_path: Path, monkeypatch: pytest.M
 
     for point in study.points[2:]:
         write_json(study.result(point), {})
-    monkeypatch.setattr(submit_module, "_ask", slurm := Slurm("77 0\n78 N/A\n"))
+    monkeypatch.setattr(submit_module, "ask", slurm := Slurm("77 0\n78 N/A\n"))
     assert read_queue(study) == submit_module.Queued({"77", "78"}, {0})
     submit(study, Options(apart=True))
     after = "--dependency=afterany:"
     assert slurm.calls == [["--parsable", f"{after}78", "nodes-2.sbatch"], ["--parsable", f"{after}77:78:101", "report.sbatch"]]
     assert "--array=1%1\n" in (tmp_path / "jobs" / "nodes-2.sbatch").read_text()
 
-    monkeypatch.setattr(submit_module, "_ask", slurm := Slurm("77 0\n78 1\n79 N/A\n"))
+    monkeypatch.setattr(submit_module, "ask", slurm := Slurm("77 0\n78 1\n79 N/A\n"))
     submit(study, Options())
     assert slurm.calls == []
 
 
 def test_a_size_that_slurm_refuses_stops_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(submit_module, "_ask", slurm := Slurm(too_large=2))
+    monkeypatch.setattr(submit_module, "ask", slurm := Slurm(too_large=2))
     with pytest.raises(StageError, match=r"1 of 3 job arrays were refused:\n  nodes-2.sbatch: too many nodes"):
         submit(study_at(tmp_path), Options())
     assert slurm.calls[-1] == ["--parsable", "--dependency=afterany:101:103", "report.sbatch"]

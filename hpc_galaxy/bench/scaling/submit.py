@@ -5,8 +5,6 @@ from __future__ import annotations
 import getpass
 import hashlib
 import shlex
-import shutil
-import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
@@ -16,6 +14,7 @@ from pathlib import Path
 from hpc_galaxy.bench.scaling.plan import Point, Study
 from hpc_galaxy.errors import ConfigError, LaunchError, StageError
 from hpc_galaxy.files import write_text
+from hpc_galaxy.slurm.queue import ask
 
 PROGRAM = f"{shlex.quote(sys.executable)} -m hpc_galaxy bench"
 
@@ -134,21 +133,10 @@ def read_queue(study: Study) -> Queued:
     """
     # One line a task of an array; the second column of other jobs is N/A.
     command = ["squeue", "--noheader", "--array", f"--user={getpass.getuser()}", f"--name={job_name(study)}", "--format=%F %K"]
-    lines = [line.split() for line in _ask(command).splitlines()]
+    lines = [line.split() for line in ask(command).splitlines()]
     return Queued({job for job, _ in lines}, {int(number) for _, number in lines if number.isdigit()})
 
 
 def _sbatch(script: Path, options: Sequence[str]) -> str:
     """Submit a script, and return the job's number."""
-    return _ask(["sbatch", "--parsable", *options, str(script)]).strip().split(";")[0]
-
-
-def _ask(command: Sequence[str]) -> str:
-    remedy = "run this where jobs are submitted, or without --submit, here"
-    if shutil.which(command[0]) is None:
-        raise LaunchError(command[0], "not found on PATH", remedy)
-    done = subprocess.run(command, text=True, stdin=subprocess.DEVNULL, capture_output=True)
-    if done.returncode:
-        said = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
-        raise LaunchError(command[0], said, remedy)
-    return done.stdout
+    return ask(["sbatch", "--parsable", *options, str(script)]).strip().split(";")[0]
