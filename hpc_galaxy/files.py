@@ -15,7 +15,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO, overload
@@ -73,10 +73,16 @@ def remove_partials(directory: Path, name: str = "*") -> None:
 
 
 @contextmanager
-def lock(path: Path) -> Iterator[None]:
+def lock(path: Path) -> Iterator[Callable[[], None]]:
     """Hold a lock file while the block runs. The system lets go of it when the process ends, however it ends.
 
     Where the file system has no locks (some mounts of Lustre) a line on stderr says so, and the block runs without.
+
+    Yields
+    ------
+    callable
+        To be called before what the block has made is vouched for: raises `OutputError` where the directory has vanished meanwhile, or
+        is another one. What was written before is gone with it, and what was written since lies in a new directory of that name.
 
     Raises
     ------
@@ -90,7 +96,17 @@ def lock(path: Path) -> Iterator[None]:
         raise OutputError(path, f"cannot be written ({error.strerror})", "check permissions, quota and free space") from error
     with file:
         _lock(file, path)
-        yield
+        yield lambda: _require_same(file, path)
+
+
+def _require_same(file: TextIO, path: Path) -> None:
+    try:
+        same = os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except OSError:
+        same = False
+    if not same:
+        problem = "was removed or replaced while this job was writing there"
+        raise OutputError(path.parent, problem, "start the same command again: it makes what is missing")
 
 
 def _lock(file: TextIO, path: Path) -> None:
@@ -149,15 +165,47 @@ def read_json(path: Path, made_by: str) -> Any:
     Raises
     ------
     InputError
-        The file is missing or not JSON.
+        The file is missing, cannot be read, or is not JSON.
     """
     try:
         with uncollected():
             return json.loads(path.read_text())
     except FileNotFoundError:
         raise InputError(path, "no such file", f"run '{made_by}' first") from None
-    except ValueError as error:
+    except OSError as error:
+        raise InputError(path, f"cannot be read ({error.strerror})", "check its permissions and the file system") from error
+    except (ValueError, RecursionError) as error:
         raise InputError(path, f"not JSON ({error})", f"run '{made_by} --overwrite'") from None
+
+
+def read_object(path: Path, made_by: str, **fields: type) -> dict[str, Any]:
+    """Read a JSON object that the command `made_by` writes.
+
+    Parameters
+    ----------
+    path, made_by : Path, str
+        See `read_json`.
+    **fields : type
+        What it has to hold, and of which type; more is welcome.
+
+    Raises
+    ------
+    InputError
+        As `read_json`; or it is something else.
+    """
+    content = read_json(path, made_by)
+    remedy = f"run '{made_by} --overwrite'"
+    if not isinstance(content, dict):
+        raise InputError(path, f"is a JSON {type(content).__name__}, expected an object, as '{made_by}' writes it", remedy)
+    for name, kind in fields.items():
+        if not isinstance(found := content.get(name), kind):
+            raise InputError(path, f"'{name}' is {str(found)[:40]!r}, expected a {kind.__name__}, as '{made_by}' writes it", remedy)
+    return content
+
+
+def is_plain_name(name: object) -> bool:
+    """Return whether `name` is a file's name and no path: a file that was handed on must not lead out of its directory."""
+    return isinstance(name, str) and name not in ("", ".", "..") and not set("/\0") & set(name)
 
 
 def shown(path: Path) -> str:

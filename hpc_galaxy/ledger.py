@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from hpc_galaxy import __version__
 from hpc_galaxy.config import Config
-from hpc_galaxy.errors import InputError, StaleOutputError
-from hpc_galaxy.files import lock, read_json, remove_partials, write_json
+from hpc_galaxy.errors import InputError, OutputError, StaleOutputError
+from hpc_galaxy.files import lock, read_object, remove_partials, write_json
 from hpc_galaxy.world import World
 
 MARKER, LEDGER, LOCK = "stage.json", "ledger.json", ".lock"
@@ -36,11 +36,11 @@ def fingerprint(config: Config, section: str, *inputs: Path) -> str:
     sources = []
     for directory in inputs:
         marker = directory / MARKER
-        sources.append(read_json(marker, "the stage before")["fingerprint"] if marker.exists() else str(directory))
+        sources.append(_read_marker(marker, "hpc-galaxy")["fingerprint"] if marker.exists() else str(directory))
     return hashlib.sha256(" ".join([config.fingerprint(section), *sources]).encode()).hexdigest()[:16]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Ledger:
     """The book-keeping of one stage's output directory.
 
@@ -52,11 +52,14 @@ class Ledger:
         Its verb.
     fingerprint : str
         Of what its outputs depend on.
+    require_held : callable
+        While the directory is claimed, on rank 0: raises `OutputError` where it is no longer the one that was claimed.
     """
 
     directory: Path
     stage: str
     fingerprint: str
+    require_held: Callable[[], None] = field(default=lambda: None, repr=False, compare=False)
 
     @contextmanager
     def claim(self, config: Config, world: World, overwrite: bool, outputs: Sequence[str]) -> Iterator[None]:
@@ -80,16 +83,20 @@ class Ledger:
         OutputError
             Another job is writing there.
         """
-        with lock(self.directory / LOCK) if world.is_root else nullcontext():
-            if world.is_root:
+        with lock(self.directory / LOCK) if world.is_root else nullcontext() as held:
+            if held is not None:
+                self.require_held = held
                 self._prepare(config, overwrite, outputs)
             world.barrier()
-            yield
+            try:
+                yield
+            finally:
+                self.require_held = lambda: None
 
     def _prepare(self, config: Config, overwrite: bool, outputs: Sequence[str]) -> None:
         marker = self.directory / MARKER
         if marker.exists():
-            before = read_json(marker, f"hpc-galaxy {self.stage}")
+            before = _read_marker(marker, f"hpc-galaxy {self.stage}")
             if before["stage"] != self.stage:
                 raise StaleOutputError(
                     self.directory, f"holds outputs of '{before['stage']}', expected '{self.stage}'", "choose another [paths]"
@@ -106,9 +113,15 @@ class Ledger:
             raise StaleOutputError(self.directory, f"holds files that 'hpc-galaxy {self.stage}' did not make", "choose another [paths]")
         remove_partials(self.directory)  # of a job that was killed while it wrote what follows
         # An earlier run's receipt must not vouch for what this one is about to make.
-        (self.directory / LEDGER).unlink(missing_ok=True)
+        self._remove_receipt()
         write_json(marker, {"stage": self.stage, "fingerprint": self.fingerprint, "seed": config.seed, "code_version": __version__})
         config.save(self.directory / "config.toml")
+
+    def _remove_receipt(self) -> None:
+        try:
+            (self.directory / LEDGER).unlink(missing_ok=True)
+        except OSError as error:
+            raise OutputError(self.directory / LEDGER, f"cannot be removed ({error.strerror})", "check its permissions") from error
 
     def _found(self, outputs: Sequence[str]) -> list[Path]:
         return [path for pattern in outputs for path in self.directory.glob(pattern)]
@@ -127,13 +140,27 @@ class Ledger:
         -------
         list of dict
             All entries on rank 0; an empty list elsewhere.
+
+        Raises
+        ------
+        OutputError
+            It cannot be written; or the directory is no longer the one that was claimed, and so lacks what was made before.
         """
         gathered = [entry for part in world.gather(list(entries)) for entry in part]
         gathered.sort(key=lambda entry: [str(value) for value in entry.values()])
         if world.is_root:
+            self.require_held()
             write_json(self.directory / LEDGER, {"stage": self.stage, "fingerprint": self.fingerprint, "items": gathered})
         world.barrier()
         return gathered
+
+
+def _read_marker(marker: Path, made_by: str) -> dict[str, Any]:
+    """Return the content of a ``stage.json``. What lies beside a damaged one may be anybody's: no --overwrite clears it."""
+    try:
+        return read_object(marker, made_by, stage=str, fingerprint=str)
+    except InputError as error:
+        raise InputError(error.where, error.problem, "remove its directory and make it again, or choose another [paths]") from None
 
 
 def read_ledger(directory: Path, stage: str) -> list[dict[str, Any]]:
@@ -142,11 +169,16 @@ def read_ledger(directory: Path, stage: str) -> list[dict[str, Any]]:
     Raises
     ------
     InputError
-        The stage has not run to its end.
+        The stage has not run to its end, or its ledger is not as it writes it.
     """
     if (directory / MARKER).exists() and not (directory / LEDGER).exists():
         raise InputError(directory, f"'hpc-galaxy {stage}' did not finish here", f"run 'hpc-galaxy {stage}' again: it continues")
-    return list(read_json(directory / LEDGER, f"hpc-galaxy {stage}")["items"])
+    entries = read_object(directory / LEDGER, f"hpc-galaxy {stage}", items=list)["items"]
+    for number, entry in enumerate(entries):
+        if not isinstance(entry, dict):
+            problem = f"item {number} is {str(entry)[:40]!r}, expected an object"
+            raise InputError(directory / LEDGER, problem, f"run 'hpc-galaxy {stage} --overwrite'")
+    return entries
 
 
 def require_complete(directory: Path, stage: str) -> None:

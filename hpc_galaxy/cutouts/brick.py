@@ -6,6 +6,7 @@ At most one brick's planes and `BLOCK` stamps are in memory at a time, whatever 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -80,14 +81,19 @@ class Started:
         Its line in the ledger.
     files : ExitStack
         Its files, still open.
+    newest : dict of Path to int
+        For each file, when the newest of its inputs was modified, ns.
     """
 
     entry: dict[str, Any]
     files: ExitStack
+    newest: dict[Path, int]
 
     def finish(self) -> dict[str, Any]:
         """Close the files, flush them to disk, give them their final names; return the entry."""
         self.files.close()
+        for path, modified in self.newest.items():
+            _date(path, modified)
         return self.entry
 
 
@@ -121,6 +127,8 @@ class Extractor:
         missing = {label: found for label, found in views.items() if flows[label] is None}
         for label in missing:
             remove_partial(paths[label])
+        # Before they are read: one that is changed meanwhile has to be newer than what was cut from it.
+        newest = {paths[label]: max((path.stat().st_mtime_ns for path in inputs[label].values()), default=0) for label in missing}
         with ExitStack() as files:
             outputs = {label: self._output(files, paths[label]) for label in missing}
             for view, labels in _labels_by_view(missing):
@@ -128,7 +136,7 @@ class Extractor:
             for label, output in outputs.items():
                 output.describe(self.config, work.brick, label, self.fingerprint, inputs[label])
             flows |= {label: output.flow for label, output in outputs.items()}
-            return Started(_entry(work.brick, flows), files.pop_all())
+            return Started(_entry(work.brick, flows), files.pop_all(), newest)
 
     def _output(self, files: ExitStack, path: Path) -> Output:
         settings = self.config.extract
@@ -235,6 +243,13 @@ def _entry(brick: str, flows: Mapping[str, dict[str, int] | None]) -> dict[str, 
         assert flow is not None
         entry |= {label: 2 * flow["catalog"] - sum(flow.values()), f"{label}_cut_flow": flow}
     return entry
+
+
+def _date(path: Path, newest: int) -> None:
+    """Make a new file no older than its inputs: where their dates lie in the future (another clock), it would be made again each time."""
+    status = path.stat()
+    if status.st_mtime_ns < newest:
+        os.utime(path, ns=(status.st_atime_ns, newest))
 
 
 def _current_flow(path: Path, inputs: dict[str, Path]) -> dict[str, int] | None:

@@ -223,7 +223,7 @@ def _listed(root: Path, entries: Sequence[dict[str, Any]]) -> tuple[dict[Path, i
             try:
                 listed[existing_path(root, label, str(entry["brick"]))] = entry[label]
             except InputError as error:
-                problems.append(f"{Path(error.where).relative_to(root)}: {error.problem}")
+                problems.append(f"{os.path.relpath(error.where, root)}: {error.problem}")
     return listed, problems
 
 

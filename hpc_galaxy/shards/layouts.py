@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from hpc_galaxy.errors import InputError
+from hpc_galaxy.files import is_plain_name
 from hpc_galaxy.shards.cutout_file import CutoutFile, CutoutWriter, create_cutouts, cutout_path, open_cutouts
 from hpc_galaxy.shards.layout_2018 import FILE, ON_EDGE, File2018, Writer2018, create_2018, list_2018, open_2018, path_2018
 from hpc_galaxy.shards.schema import LABELS, StampFormat
@@ -34,8 +35,10 @@ def existing_path(root: Path, label: str, brick: str) -> Path:
     Raises
     ------
     InputError
-        There is none.
+        There is none, or the name is that of no brick: a ledger that was handed on must not lead out of its directory.
     """
+    if not is_plain_name(brick):
+        raise InputError(root, f"its ledger lists {str(brick)[:60]!r}, expected a brick's name", "run 'hpc-galaxy extract --overwrite'")
     for layout in ("brick", "2018"):
         path = stamps_path(layout, root, label, brick)
         if path.exists():

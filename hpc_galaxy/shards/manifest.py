@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from hpc_galaxy.errors import FormatError
-from hpc_galaxy.files import read_json, uncollected, write_json
+from hpc_galaxy.files import is_plain_name, read_json, uncollected, write_json
 from hpc_galaxy.shards.recognise import recognise
 from hpc_galaxy.shards.schema import LABELS, StampFormat
 from hpc_galaxy.shards.storage import Storage
@@ -54,6 +54,10 @@ class Shard(_Record):
 
     @model_validator(mode="after")
     def _all_three(self) -> Shard:
+        # Shards are read, and copied to other directories, under these names.
+        for name in self.files:
+            if not is_plain_name(name) or not name.endswith(".npy") or name.startswith("."):
+                raise ValueError(f"{name!r} is not the name of a shard's file")
         for key, names in (("bytes", self.bytes), ("xxh128", self.xxh128)):
             if set(names) != set(self.files):
                 raise ValueError(f"'{key}' has {sorted(names)}, expected {sorted(self.files)}")

@@ -1,4 +1,7 @@
-"""Which shards are whole, written down as they become so: what an interrupted split need not do again."""
+"""Which shards are whole, written down as they become so: what an interrupted split need not do again.
+
+A line is a checksum and a JSON object: sums over pixels go from here into the manifest, where a changed digit would spoil a training.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
+import xxhash
 
 from hpc_galaxy.errors import OutputError
 from hpc_galaxy.files import uncollected, write_text
@@ -18,9 +22,18 @@ PATTERN = ".journal-*.jsonl"
 COMPLETE = ".journal-complete.jsonl"
 
 
-def plan_digest(places: dict[str, np.ndarray]) -> str:
-    """Return a hash of a plan: two runs with the same one write the same shards."""
-    digest = hashlib.sha256()
+def plan_digest(places: dict[str, np.ndarray], state: int) -> str:
+    """Return a hash of a plan: two runs with the same one write the same shards.
+
+    Parameters
+    ----------
+    places : dict of str to ndarray
+        The plan.
+    state : int
+        Of the cutout files that it was made of. Dates are compared for being the same, not for which is later: clocks of nodes and file
+        servers differ, and jump.
+    """
+    digest = hashlib.sha256(f"{state}:".encode())
     for name, rows in places.items():
         digest.update(f"{name}:{len(rows)}:".encode())
         digest.update(np.ascontiguousarray(rows).view(np.uint8).data)  # the bytes themselves, of which 60 million sources have 480 MB
@@ -28,7 +41,7 @@ def plan_digest(places: dict[str, np.ndarray]) -> str:
 
 
 class Journal:
-    """A rank's journal, a JSON object a line; a context manager.
+    """A rank's journal, one line a piece; a context manager.
 
     Parameters
     ----------
@@ -80,12 +93,12 @@ def read_journals(directory: Path, plan: str) -> list[dict[str, Any]] | None:
     with uncollected():
         for path in sorted(directory.glob(PATTERN)):
             for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-                try:
-                    entry = json.loads(line)
-                    if entry.pop("plan") != plan:
-                        return None
-                except (ValueError, AttributeError, KeyError):
-                    continue  # an empty line, or half a one
+                checksum, _, text = line.partition(" ")
+                if checksum != _checksum(text):
+                    continue  # an empty line, half a one, or a damaged one: what it was of is made again
+                entry = json.loads(text)
+                if entry.pop("plan") != plan:
+                    return None
                 entries.append(entry)
     return entries
 
@@ -105,4 +118,9 @@ def remove_journals(directory: Path) -> None:
 
 
 def _line(plan: str, entry: dict[str, Any]) -> str:
-    return json.dumps({"plan": plan, **entry}) + "\n"
+    text = json.dumps({"plan": plan, **entry})
+    return f"{_checksum(text)} {text}\n"
+
+
+def _checksum(text: str) -> str:
+    return xxhash.xxh3_64_hexdigest(text.encode())

@@ -74,9 +74,9 @@ class Shards:
         shard = write_shard(self.root, piece.split, piece.number, x, table)
         return {"shard": shard.model_dump(mode="json"), "error": error}
 
-    def is_whole(self, record: Record, newest: int) -> bool:
-        """Return whether the files of an earlier run are there, with their sizes, and none modified before `newest` (ns)."""
-        return all(_is_current(self.root / name, size, newest) for name, size in record["shard"]["bytes"].items())
+    def is_whole(self, record: Record) -> bool:
+        """Return whether the files of an earlier run are there, with their sizes."""
+        return all(_has_size(self.root / name, size) for name, size in record["shard"]["bytes"].items())
 
     def finish(self, plan: Plan, pieces: Sequence[Piece], records: dict[str, Record]) -> None:
         """Write the manifest: from then on the shards count."""
@@ -146,9 +146,9 @@ class ObiwanFolders:
         paths = [obiwan_folder(self.root, piece.brick) / f"{kind}{piece.split}_{piece.number}.npy" for kind in "xy"]
         return {"bytes": {str(path.relative_to(self.root)): path.stat().st_size for path in paths}}
 
-    def is_whole(self, record: Record, newest: int) -> bool:
-        """Return whether the files of an earlier run are there, with their sizes, and none modified before `newest` (ns)."""
-        return all(_is_current(self.root / name, size, newest) for name, size in record["bytes"].items())
+    def is_whole(self, record: Record) -> bool:
+        """Return whether the files of an earlier run are there, with their sizes."""
+        return all(_has_size(self.root / name, size) for name, size in record["bytes"].items())
 
     def finish(self, plan: Plan, pieces: Sequence[Piece], records: dict[str, Record]) -> None:
         """Write the lists of bricks."""
@@ -156,9 +156,8 @@ class ObiwanFolders:
             write_brick_list(self.root, name, sorted({piece.brick for piece in pieces if piece.split == name}))
 
 
-def _is_current(path: Path, size: int, newest: int) -> bool:
+def _has_size(path: Path, size: int) -> bool:
     try:
-        status = path.stat()
+        return path.stat().st_size == size
     except FileNotFoundError:
         return False
-    return status.st_size == size and status.st_mtime_ns >= newest

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import xxhash
 
 from hpc_galaxy.config import Config
 from hpc_galaxy.errors import InputError
@@ -81,9 +82,10 @@ class Sources:
         return self.table.itemsize + 4 * len(self.columns)
 
     @property
-    def newest(self) -> int:
-        """When the newest of this rank's files was modified, ns."""
-        return max((places.modified for places in self.places.values()), default=0)
+    def state(self) -> int:
+        """A hash of the sizes and dates of this rank's files, to be added up over the ranks: a file that was made again changes it."""
+        known = (f"{number} {places.size} {places.modified}" for number, places in self.places.items())
+        return sum(xxhash.xxh3_64_intdigest(text.encode()) for text in known)
 
     def kept(self) -> np.ndarray:
         """Return which sources stay so far, shape (n,), bool."""

@@ -76,9 +76,9 @@ def split(config: Config, world: World, overwrite: bool = False) -> None:
 def _repackage(world: World, output: Shards | ObiwanFolders, repackager: Repackager, plan: Plan) -> list[Record]:
     """Write everything that is not there yet, then what holds it together; return all records on rank 0. Collective."""
     pieces = output.pieces(plan)
-    digest = world.bcast(plan_digest(plan.places) if world.is_root else "")
-    newest = max(world.allgather(repackager.sources.newest))
-    found = _continue(output, pieces, digest, newest) if world.is_root else {}
+    state = sum(world.allgather(repackager.sources.state))
+    digest = world.bcast(plan_digest(plan.places, state) if world.is_root else "")
+    found = _continue(output, pieces, digest) if world.is_root else {}
     missing = [piece for piece in pieces if piece.key not in found]
     if world.is_root:
         require_space(output.root, sum(len(piece.places) for piece in missing) * output.bytes_each)
@@ -103,8 +103,8 @@ def _repackage(world: World, output: Shards | ObiwanFolders, repackager: Repacka
     return []
 
 
-def _continue(output: Shards | ObiwanFolders, pieces: Sequence[Piece], digest: str, newest: int) -> dict[str, Record]:
-    """Return what an earlier run has left whole and no older than the cutout files; what followed another plan is removed."""
+def _continue(output: Shards | ObiwanFolders, pieces: Sequence[Piece], digest: str) -> dict[str, Record]:
+    """Return what an earlier run has left whole; what followed another plan, or came from other cutout files, is removed."""
     for folder in (output.root, *output.root.glob("testtrain/*/*")):
         remove_partials(folder)
     records = read_journals(output.root, digest)
@@ -114,7 +114,7 @@ def _continue(output: Shards | ObiwanFolders, pieces: Sequence[Piece], digest: s
             path.unlink()
         return {}
     wanted = {piece.key for piece in pieces}
-    return {record["piece"]: record for record in records if record["piece"] in wanted and output.is_whole(record, newest)}
+    return {record["piece"]: record for record in records if record["piece"] in wanted and output.is_whole(record)}
 
 
 def cutout_files(config: Config, world: World) -> PathList:
@@ -137,7 +137,8 @@ def cutout_files(config: Config, world: World) -> PathList:
     for label in LABELS:
         if not any(entry.get(label) for entry in entries):
             raise InputError(root, f"has no {label} galaxies, expected both classes", "set extract.classes = ['real', 'fake']")
-    return PathList(root, (existing_path(root, label, entry["brick"]) for label in sorted(LABELS) for entry in entries if label in entry))
+    listed = ((label, entry.get("brick", "")) for label in sorted(LABELS) for entry in entries if label in entry)
+    return PathList(root, (existing_path(root, label, brick) for label, brick in listed))
 
 
 def _scale(files: Sequence[Path], sources: Sources, plan: Plan) -> np.ndarray:
