@@ -27,7 +27,17 @@ def _stage(name: str, function: str, help_text: str) -> None:
 
     @app.command(name, help=help_text)
     def command(config: ConfigFile = None, overrides: Overrides = None, overwrite: Overwrite = False, trace: Trace = False) -> None:
-        _run(lambda world: _load(function)(_config(config, overrides, trace), world, overwrite))
+        _run(lambda world: _run_stage(name, function, _config(config, overrides, trace), world, overwrite))
+
+
+def _run_stage(verb: str, function: str, config: Config, world: World, overwrite: bool) -> None:
+    _watch(verb, config, world, _load(function), config, world, overwrite)
+
+
+def _watch(verb: str, config: Config, world: World, work: Callable[..., None], *arguments: Any) -> None:
+    """Do the work; a rank that is stopped, or whose node hangs, ends the job instead of being waited for for ever."""
+    with _load("guarding.watchdog:watched")(world, config.watchdog.silent_seconds, verb):
+        work(*arguments)
 
 
 def _config(config: Path | None, overrides: list[str] | None, trace: bool) -> Config:
@@ -67,7 +77,7 @@ def split(
 ) -> None:
     """Match real to fake, assign them to train, valid and test by sky group, and write shuffled shards."""
     settings = [*(overrides or ()), *([f"split.layout={layout}"] if layout else [])]
-    _run(lambda world: _load("splits.split:split")(_config(config, settings, trace), world, overwrite))
+    _run(lambda world: _run_stage("split", "splits.split:split", _config(config, settings, trace), world, overwrite))
 
 
 @app.command()
@@ -93,7 +103,8 @@ def predict(
     split: Annotated[str | None, typer.Option("--split", help="Of shards, only 'train', 'valid' or 'test'.")] = None,
 ) -> None:
     """Score shards or cutout files with a trained network."""
-    _run(lambda world: _load("training.predict:predict")(weights, paths, out, world, split), torchrun=True)
+    arguments = (weights, paths, out)
+    _run(lambda world: _watch("predict", Config(), world, _load("training.predict:predict"), *arguments, world, split), torchrun=True)
 
 
 @app.command()
@@ -102,13 +113,13 @@ def audit(
     seed: Annotated[int, typer.Option("--seed", help="Behind the sample and the error bars.")] = 1,
 ) -> None:
     """Look for every leak by which a network could tell fake from real without looking at galaxies; exit 1 if there is one."""
-    _run(lambda world: _load("splits.audit.audit:audit")(directory, world, seed))
+    _run(lambda world: _watch("audit", Config(), world, _load("splits.audit.audit:audit"), directory, world, seed))
 
 
 @app.command()
 def check(paths: Annotated[list[Path], typer.Argument(help="Cutout files, shard directories, or folders of them.")]) -> None:
     """Verify files written by this package; name every problem and exit 1 if there is one."""
-    _run(lambda world: _load("shards.check:check")(paths, world))
+    _run(lambda world: _watch("check", Config(), world, _load("shards.check:check"), paths, world))
 
 
 @app.command("trace")

@@ -13,13 +13,13 @@ import numpy as np
 
 from growth.probe import Crowd, Found
 from hpc_galaxy.bench.measuring import Log, interleaved
+from hpc_galaxy.guarding.watchdog import Judge, Sign
 from hpc_galaxy.launch import environment, on_ranks
 from hpc_galaxy.shards.manifest import SHARD_SIZE
 from hpc_galaxy.splits.sources import SOURCE
 from hpc_galaxy.splits.sources import _exchange as exchange
 from hpc_galaxy.tracing.spans import Stopwatch
 from hpc_galaxy.training.data.order import Order, rank_examples
-from hpc_galaxy.training.guarding.watchdog import Judge, Sign
 from hpc_galaxy.world import World
 
 FULL = 4096

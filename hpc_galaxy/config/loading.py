@@ -14,7 +14,7 @@ import tomli_w
 from pydantic import BaseModel, Field, ValidationError
 
 from hpc_galaxy.config.base import Section
-from hpc_galaxy.config.stages import Extract, Injection, Paths, Realism, Split, Survey
+from hpc_galaxy.config.stages import Extract, Injection, Paths, Realism, Silence, Split, Survey
 from hpc_galaxy.config.tracing import Trace
 from hpc_galaxy.config.training import Train
 from hpc_galaxy.errors import ConfigError
@@ -33,6 +33,7 @@ class Config(Section):
     train: Train = Train()
     realism: Realism = Realism()
     trace: Trace = Trace()
+    watchdog: Silence = Silence()
 
     def fingerprint(self, *sections: str) -> str:
         """Return a short hash of the seed and the named sections: two outputs with the same one were asked for alike."""

@@ -219,6 +219,19 @@ class Split(Section):
         return self
 
 
+class Silence(Section):
+    """When a stage of several ranks, other than the training (which has its own watchdog), is ended.
+
+    Attributes
+    ----------
+    silent_seconds : float
+        A rank that has given no sign of life for so long (stopped, or its node gone) ends the job; 0: never. Longer than a file
+        system may hang: a rank that waits inside a library for a read gives none.
+    """
+
+    silent_seconds: NotNegative = 300.0
+
+
 class Realism(Section):
     """The report on the held-out test split.
 

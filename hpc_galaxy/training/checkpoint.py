@@ -8,6 +8,7 @@ import json
 import pickle
 import time
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,10 @@ def checkpoint_path(run: Path, steps: int) -> Path:
     return run / "checkpoints" / f"step_{steps:08d}.pt"
 
 
+def nothing_to_hold() -> None:
+    """Stand for the directory of a run that nobody has locked."""
+
+
 class Checkpoints:
     """The checkpoints of one run.
 
@@ -105,10 +110,14 @@ class Checkpoints:
         The shards it reads.
     world : World
         Rank 0 reads and writes.
+    require_held : callable
+        Raises `OutputError` where the run's directory is no longer the one that this job has locked; see `hpc_galaxy.files.lock`.
     """
 
-    def __init__(self, run: Path, config: Config, manifest: Manifest, world: World) -> None:
-        self.run, self.world = run, world
+    def __init__(
+        self, run: Path, config: Config, manifest: Manifest, world: World, require_held: Callable[[], None] = nothing_to_hold
+    ) -> None:
+        self.run, self.world, self.require_held = run, world, require_held
         self.settings = config.train.saving
         self.fingerprint, self.shards = training_fingerprint(config, manifest), shards_fingerprint(manifest)
         self._saved_at = time.monotonic()
@@ -129,7 +138,7 @@ class Checkpoints:
         Raises
         ------
         OutputError
-            It cannot be written; those before it are untouched.
+            It cannot be written; those before it are untouched. Or the directory was removed, and with it those before.
         """
         path, totals = checkpoint_path(self.run, state.steps), self.world.gather(state.totals.tolist())
         self._saved_at = time.monotonic()
@@ -147,6 +156,7 @@ class Checkpoints:
                 "model": model.state_dict(),
                 "optimizer": optimizer.state_dict(),
             }
+            self.require_held()
             _write(path, content)
             self._prune(state)
         return path

@@ -16,6 +16,8 @@ from hpc_galaxy import __version__
 from hpc_galaxy.config import Config
 from hpc_galaxy.errors import PreemptedError
 from hpc_galaxy.files import lock, read_json, shown, write_json
+from hpc_galaxy.guarding.signals import Signals
+from hpc_galaxy.guarding.watchdog import Watchdog
 from hpc_galaxy.ledger import LOCK
 from hpc_galaxy.shards.manifest import load_manifest
 from hpc_galaxy.tracing.attempt import recording
@@ -23,10 +25,8 @@ from hpc_galaxy.tracing.foreign import TIMELINE
 from hpc_galaxy.tracing.recorder import COMMUNICATION, Recorder
 from hpc_galaxy.tracing.steps import STEP
 from hpc_galaxy.training.build import Data, build, connect, global_batch_size, open_data
-from hpc_galaxy.training.checkpoint import Checkpoints, restore
+from hpc_galaxy.training.checkpoint import Checkpoints, nothing_to_hold, restore
 from hpc_galaxy.training.curve import draw_learning_curve
-from hpc_galaxy.training.guarding.signals import Signals
-from hpc_galaxy.training.guarding.watchdog import Watchdog
 from hpc_galaxy.training.loop import Trainer, fit
 from hpc_galaxy.training.metrics import NAME as METRICS
 from hpc_galaxy.training.metrics import Metrics, make_row, summarise
@@ -42,20 +42,18 @@ DONE = "DONE"
 CURVE = "learning_curve.png"
 
 
-def run(config: Config, world: World, overwrite: bool, layout: Layout, smoke: bool) -> None:
-    """Do what `hpc_galaxy.training.train.train` says; `layout` is what the node has been prepared for."""
+def run(config: Config, world: World, overwrite: bool, layout: Layout, smoke: bool, signals: Signals) -> None:
+    """Do what `hpc_galaxy.training.train.train` says; `layout` is what the node has been prepared for, `signals` are in force."""
     directory = config.paths.run
-    # From here on a signal ends nothing by itself, and a rank that is stopped is noticed.
     with (
-        Signals() as signals,
-        lock(directory / LOCK) if world.is_root else nullcontext(),
+        lock(directory / LOCK) if world.is_root else nullcontext() as held,
         Watchdog(world, config.train.watchdog) as watchdog,
     ):
         data = open_data(config, load_manifest(config.paths.shards), world, watchdog.beat)
         if smoke:
             try_everything(config, data, world, layout)
             return
-        checkpoints = Checkpoints(directory, config, data.manifest, world)
+        checkpoints = Checkpoints(directory, config, data.manifest, world, held or nothing_to_hold)
         if overwrite:
             _forget(directory, world)
         content = checkpoints.newest()
@@ -161,6 +159,7 @@ class Keeper:
         world, run, best = self.trainer.world, self.config.paths.run, state.best()
         if not world.is_root or best is None:
             return
+        self.checkpoints.require_held()
         draw_learning_curve(state.rows, best["epoch"], run / CURVE)
         done = {"epochs": state.epoch - 1, "best_epoch": best["epoch"], "best": best, "last": state.rows[-1], "weights": WEIGHTS}
         ended = {"fingerprint": self.checkpoints.fingerprint, "shards": self.checkpoints.shards, "seed": self.config.seed}

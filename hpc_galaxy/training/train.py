@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hpc_galaxy.config import Config
+from hpc_galaxy.guarding.signals import Signals
 from hpc_galaxy.training.node import prepare_node
 from hpc_galaxy.world import World
 
@@ -36,7 +37,9 @@ def train(config: Config, world: World, overwrite: bool, smoke: bool = False) ->
     PreemptedError
         A signal has asked for an end; a checkpoint has been saved.
     """
-    layout = prepare_node(config.train, world)
-    from hpc_galaxy.training.run import run
+    # From here on a signal ends nothing by itself, not even while torch is imported, which takes seconds.
+    with Signals() as signals:
+        layout = prepare_node(config.train, world)
+        from hpc_galaxy.training.run import run
 
-    run(config, world, overwrite, layout, smoke)
+        run(config, world, overwrite, layout, smoke, signals)

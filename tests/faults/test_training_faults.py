@@ -24,9 +24,9 @@ import torch
 from helpers import beside_python, mpi_environ
 
 from hpc_galaxy.files import lock
+from hpc_galaxy.guarding.watchdog import STUCK
 from hpc_galaxy.ledger import LOCK
 from hpc_galaxy.training.checkpoint import checkpoint_path, read_checkpoint
-from hpc_galaxy.training.guarding.watchdog import STUCK
 from hpc_galaxy.training.weights import load_weights
 
 EXAMPLES, BATCH, EPOCHS = 160, 16, 3

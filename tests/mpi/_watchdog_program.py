@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 from hpc_galaxy.config.training import Watchdog as Settings
 from hpc_galaxy.errors import PreemptedError
-from hpc_galaxy.training.guarding.signals import Signals
-from hpc_galaxy.training.guarding.watchdog import Watchdog
+from hpc_galaxy.guarding.signals import Signals
+from hpc_galaxy.guarding.watchdog import Watchdog
 from hpc_galaxy.world import World, detect, guard
 
 STEPS, EVENT = 200, 5

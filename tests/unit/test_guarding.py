@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from hpc_galaxy.config.training import Watchdog as Settings
-from hpc_galaxy.training.guarding import watchdog
-from hpc_galaxy.training.guarding.signals import Signals
-from hpc_galaxy.training.guarding.watchdog import PATIENCE_WITH_ROOT, Judge, Sign, Watchdog, main_thread_is_in, watches_root
+from hpc_galaxy.guarding import watchdog
+from hpc_galaxy.guarding.signals import Signals
+from hpc_galaxy.guarding.watchdog import PATIENCE_WITH_ROOT, Judge, Sign, Watchdog, main_thread_is_in, watches_root
 from hpc_galaxy.world import World
 
 

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 from hpc_galaxy.bench.suite.clock import Cost, timed
 from hpc_galaxy.config import Config
+from hpc_galaxy.guarding.signals import Signals
+from hpc_galaxy.guarding.watchdog import Watchdog
 from hpc_galaxy.shards.manifest import load_manifest
 from hpc_galaxy.tracing.progress import announce
 from hpc_galaxy.training.build import build, connect, global_batch_size, open_data
 from hpc_galaxy.training.checkpoint import Checkpoints
-from hpc_galaxy.training.guarding.signals import Signals
-from hpc_galaxy.training.guarding.watchdog import Watchdog
 from hpc_galaxy.training.metrics import Metrics
 from hpc_galaxy.training.node import prepare_node
 from hpc_galaxy.training.run import Keeper

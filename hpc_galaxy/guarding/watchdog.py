@@ -1,6 +1,6 @@
 """A watch over all ranks, which ends a job that no longer advances.
 
-Neither MPI nor Horovod notices a rank that is stopped (SIGSTOP, a node that hangs): the others wait in the allreduce for ever. Here a
+Neither MPI nor Horovod notices a rank that is stopped (SIGSTOP, a node that hangs): the others wait for it for ever. Here a
 thread of each rank sends rank 0 a sign of life every second, and rank 0 answers some of them. UDP, because nothing may wait for it.
 """
 
@@ -14,7 +14,8 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
 
@@ -32,7 +33,7 @@ BUFFER = 1 << 22  # bytes; a thousand ranks may speak in the same millisecond. T
 LARGEST = 2048  # bytes of a datagram
 LONGEST = 300  # characters of a place
 PACKAGE = __name__.partition(".")[0] + "."
-REMEDY = "start the same command again: it continues from the last checkpoint"
+REMEDY = "start the same command again: it continues"
 
 
 @dataclass
@@ -89,7 +90,8 @@ class Judge:
         if self.silent:
             for rank, sign in sorted(self.signs.items()):
                 if now - sign.at > self.silent + more:
-                    return f"rank {rank} on {sign.host} has been silent for {now - sign.at:.0f} s, last at {sign.place}"
+                    doing = f", in {sign.doing}" if sign.doing else ""
+                    return f"rank {rank} on {sign.host} has been silent for {now - sign.at:.0f} s, last at {sign.place}{doing}"
         if self.stalled and now - own.at > self.stalled + more:
             where = f"last at {own.place}, in {own.doing}{self._elsewhere(own)}"
             return f"rank {self.rank} on {own.host} has not advanced for {now - own.at:.0f} s, {where}"
@@ -125,6 +127,27 @@ def main_thread_is_in() -> str:
     return f"{function} ({module.removeprefix(PACKAGE)}:{line})"
 
 
+@contextmanager
+def watched(world: World, silent: float, stage: str) -> Iterator[None]:
+    """Watch over the ranks of a stage for which only silence counts: how long an item of its work may take is not known. Collective.
+
+    Parameters
+    ----------
+    world : World
+        Every rank must enter.
+    silent : float
+        Seconds, `watchdog.silent_seconds`.
+    stage : str
+        Its verb, for the message.
+    """
+    if world.size == 1:
+        yield
+        return
+    with Watchdog(world, Settings(silent_seconds=silent, stalled_seconds=0)) as watchdog:
+        watchdog.beat(stage)
+        yield
+
+
 class Watchdog:
     """Watch over the ranks of a job while the block runs. Collective at its beginning, and at its end unless that is an error.
 
@@ -133,7 +156,7 @@ class Watchdog:
     world : World
         Every rank must enter.
     settings : Watchdog
-        The section [train.watchdog].
+        The section [train.watchdog], or what other stages make of [watchdog].
     """
 
     def __init__(self, world: World, settings: Settings) -> None:
