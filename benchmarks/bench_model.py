@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 from common import common_options
-from model_nodes.network import available, said_by_nodes
+from model_nodes.network import BUFFER, available, said_by_nodes
 from model_nodes.rank import BATCH, Found
 
 from hpc_galaxy.bench.measuring import Log, spread
@@ -46,17 +46,20 @@ class Case:
         Of each node's link; without it the ranks share a node.
     eagerly : bool
         Whether large messages go off without asking.
+    buffer : int
+        Bytes that a socket takes before they are on their way.
     """
 
     name: str
     rate: str | None = None
     eagerly: bool = True
+    buffer: int = BUFFER
 
     def run(self, ranks: int, turns: int) -> Found:
         """Return what so many ranks measure."""
         sizes = (LARGE if self.rate else SIZES) if ranks == FITTED else (GRADIENT,)
         argv = [RANK, json.dumps(sizes), str(turns)]
-        said = said_by_nodes(ranks, self.rate, argv, self.eagerly) if self.rate else said_by_ranks(ranks, argv)
+        said = said_by_nodes(ranks, self.rate, argv, self.eagerly, self.buffer) if self.rate else said_by_ranks(ranks, argv)
         return Found.read(said.splitlines()[-1])
 
     def machine(self, link: Link, ranks: int) -> tuple[Machine, int]:
@@ -88,6 +91,9 @@ CASES = (
     Case("tcp_500mbit", "500mbit"),
     Case("tcp_50mbit", "50mbit"),
     Case("tcp_12mbit", "12mbit"),
+    # The last three show what limits the model.
+    Case("tcp_20gbit", "20gbit"),
+    Case("tcp_50mbit_small_buffers", "50mbit", buffer=262_144),
     Case("tcp_50mbit_asking", "50mbit", eagerly=False),
 )
 QUICK = ("shared_memory", "tcp_50mbit")
@@ -112,8 +118,10 @@ def compare(case: Case, jobs: Mapping[int, Found], log: Log) -> list[Prediction]
         step = predict(training, machine, nodes)
         parts = {
             "allreduce": (found.allreduce.get(GRADIENT, []), message_seconds(GRADIENT, machine, nodes)),
+            "one late": (found.late, message_seconds(GRADIENT, machine, nodes)),
             "step alone": (found.alone_slowest, step.compute + step.stragglers),
             "step": (found.together, step.seconds),
+            "unmet": (found.unmet if ranks > 1 else [], step.seconds),
         }
         for what, (seconds, predicted) in parts.items():
             if seconds:
@@ -132,7 +140,7 @@ def report(rows: Sequence[Prediction], log: Log) -> None:
     """Print and record the ratios of what the model had not seen."""
     for row in rows:
         log.note("prediction", asdict(row))
-        if not row.fitted and row.what != "step alone":
+        if not row.fitted and row.what in ("allreduce", "step"):
             name = f"model_{row.case}{'_allreduce' if row.what == 'allreduce' else ''}_{row.ranks}_ranks"
             log.ratio(name, row.ratio, TARGET)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -26,6 +27,7 @@ QUEUE = "3s"  # that a full socket buffer takes at the slowest rate, so that not
 # direction's data: what should go both ways at once then goes one way after the other.
 EAGER = 16_000_000  # bytes
 EAGERLY = [word for name in ("eager_limit", "rndv_eager_limit", "max_send_size") for word in ("--mca", f"btl_tcp_{name}", str(EAGER))]
+BUFFER = 4 << 20  # bytes; Linux's own limit
 TIMEOUT = 200  # seconds a job
 
 
@@ -35,13 +37,13 @@ def available() -> bool:
 
 
 @contextmanager
-def nodes(count: int, rate: str) -> Iterator[None]:
-    """Make nodes whose links carry `rate`, such as ``50mbit``, each way; remove them at the end."""
+def nodes(count: int, rate: str, buffer: int) -> Iterator[None]:
+    """Make nodes whose links carry `rate`, such as ``50mbit``, each way, and whose sockets hold `buffer` bytes; remove them at the end."""
     remove(count)
     try:
         _run(f"ip link add {BRIDGE} type bridge", f"ip link set {BRIDGE} up", f"ip addr add {ADDRESSES}.254/24 dev {BRIDGE}")
         for number in range(1, count + 1):
-            _add(number, rate)
+            _add(number, rate, buffer)
         yield
     finally:
         remove(count)
@@ -56,7 +58,7 @@ def remove(count: int) -> None:
     _run(*(f"ip netns del {NODE}{number}" for number in range(1, count + 1) if f"{NODE}{number}" in names))
 
 
-def said_by_nodes(ranks: int, rate: str, argv: list[str], eagerly: bool = True) -> str:
+def said_by_nodes(ranks: int, rate: str, argv: list[str], eagerly: bool = True, buffer: int = BUFFER) -> str:
     """Run ``python *argv`` on so many nodes, a rank and a thread each; return what they print.
 
     Parameters
@@ -69,6 +71,8 @@ def said_by_nodes(ranks: int, rate: str, argv: list[str], eagerly: bool = True) 
         The program.
     eagerly : bool
         Whether large messages go off without asking.
+    buffer : int
+        Bytes that a socket takes at most before they are on their way; Open MPI goes on to its next message when it has taken all of one.
 
     Raises
     ------
@@ -83,7 +87,7 @@ def said_by_nodes(ranks: int, rate: str, argv: list[str], eagerly: bool = True) 
         *("--host", hosts, "--map-by", "ppr:1:node", "-n", str(ranks)),
     ]
     command = [find_mpirun() or "mpirun", *options, sys.executable, *argv]
-    with nodes(ranks, rate):
+    with nodes(ranks, rate, buffer):
         return _run_job(command, environment(ranks) | {"OMP_NUM_THREADS": "1"})
 
 
@@ -100,7 +104,7 @@ def _run_job(command: list[str], variables: dict[str, str]) -> str:
     return output
 
 
-def _add(number: int, rate: str) -> None:
+def _add(number: int, rate: str, buffer: int) -> None:
     node, outside = f"{NODE}{number}", f"{LINK}{number}"
     shape = f"root tbf rate {rate} burst {BURST} latency {QUEUE}"
     _run(
@@ -114,6 +118,7 @@ def _add(number: int, rate: str) -> None:
         f"ip -n {node} route replace {NETWORK} dev eth0 src {ADDRESSES}.{number} congctl cubic",
         # A pause of a computation's length is no reason to begin slowly again.
         f"ip netns exec {node} sysctl -qw net.ipv4.tcp_slow_start_after_idle=0",
+        f"ip netns exec {node} sysctl -qw 'net.ipv4.tcp_wmem=4096 16384 {buffer}'",
         f"tc -n {node} qdisc add dev eth0 {shape}",  # the node's way out
         f"tc qdisc add dev {outside} {shape}",  # and in
     )
@@ -121,4 +126,4 @@ def _add(number: int, rate: str) -> None:
 
 def _run(*commands: str) -> None:
     for command in commands:
-        subprocess.run(command.split(), check=True)
+        subprocess.run(shlex.split(command), check=True)
