@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 READY := $(VENV)/.ready
 
-.PHONY: help demo test test-ipex bench lint doctor horovod clean
+.PHONY: help demo test test-ipex container-test bench lint doctor horovod clean
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
@@ -23,14 +23,18 @@ test-ipex: $(INSTALLED) ## Run the tests of intel-extension-for-pytorch, in an e
 	@scripts/set_up_ipex.sh .venv-ipex
 	@.venv-ipex/bin/python -m pytest tests/ipex
 
+container-test: $(INSTALLED) ## Build the CPU image and run the demo in it, as root (15 minutes); options of 'podman build' in CONTAINER_OPTIONS.
+	@scripts/container_test.sh $(CONTAINER_OPTIONS)
+
 bench: $(READY) ## Measure every stage against what this machine can do, in two minutes; results in benchmarks/results.
 	@$(BIN)/hpc-galaxy bench --quick
 
-lint: $(INSTALLED) ## Check style, types, who imports whom, and the shell scripts.
+lint: $(INSTALLED) ## Check style, types, who imports whom, the shell scripts and the containers' recipes.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache --no-logo
+	$(BIN)/hadolint containers/Containerfile containers/Containerfile.cuda
 	@if command -v shellcheck >/dev/null; then \
 	    echo "shellcheck: the shell scripts" && scripts/shell_scripts.sh | xargs shellcheck; \
 	else echo "shellcheck is not installed: the shell scripts were not checked"; fi
