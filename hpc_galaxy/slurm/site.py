@@ -75,6 +75,8 @@ class Site(Section):
         What starts the ranks; ``{ranks}`` and ``{ranks_per_node}`` are filled in.
     ranks : Ranks
         A node.
+    program : str
+        What every rank runs, such as ``apptainer run hpc-galaxy.sif``; empty: hpc-galaxy of the environment that submits.
     directive, setup, environment : tuple
         What scripts say before the ranks are started.
     """
@@ -89,6 +91,7 @@ class Site(Section):
     ended: str
     launcher: Line
     ranks: Ranks
+    program: str = ""
     directive: tuple[Line, ...] = ()
     setup: tuple[Line, ...] = ()
     environment: tuple[Variable, ...] = ()

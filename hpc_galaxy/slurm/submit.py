@@ -108,7 +108,7 @@ def make_jobs(request: Request) -> list[Job]:
     if site.account and not request.account:
         raise ConfigError("--account", f"is missing, and jobs on {site.name} need one", "give --account NAME")
     load_config(request.config, request.overrides)
-    program = f"{shlex.quote(sys.executable)} -m hpc_galaxy"
+    program = site.program or f"{shlex.quote(sys.executable)} -m hpc_galaxy"
     job = Job("", site, request.nodes, request.time, request.account, request.config, request.overrides, program, request.restarts)
     return [replace(job, stage=stage, nodes=1 if stage == "realism" else request.nodes) for stage in request.stages]
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
+from importlib import resources
 from pathlib import Path
 
 import pytest
 from helpers import beside_python
 
 from hpc_galaxy import __version__
+from hpc_galaxy.slurm.script import render
+from hpc_galaxy.slurm.submit import Request, make_jobs
 
 ROOT = Path(__file__).parents[2]
 RECIPES = (ROOT / "containers" / "Containerfile", ROOT / "containers" / "Containerfile.cuda")
@@ -112,3 +116,18 @@ def test_apptainer_starts_from_the_image(name: str, bootstrap: str) -> None:
     lines = (ROOT / "containers" / name).read_text().splitlines()
     assert [line for line in lines if line.startswith("Bootstrap:")] == [f"Bootstrap: {bootstrap}"]
     assert lines[lines.index("%runscript") + 1].strip() == 'exec hpc-galaxy "$@"'
+
+
+def test_a_site_names_the_container_that_every_rank_runs(tmp_path: Path) -> None:
+    profile = resources.files("hpc_galaxy.slurm.sites").joinpath("generic-slurm.toml").read_text()
+    (tmp_path / "mine.toml").write_text(f"program = 'apptainer run --bind \"$PWD\" hpc-galaxy.sif'\n{profile}")
+    (tmp_path / "run.toml").touch()
+    (job,) = make_jobs(
+        Request(stage="train", site=str(tmp_path / "mine.toml"), nodes=2, time="01:00:00", account="", config=tmp_path / "run.toml")
+    )
+    script = render(job, "hpc-galaxy submit train")
+    assert '    apptainer run --bind "$PWD" hpc-galaxy.sif train -c run.toml &\n' in script
+    shellcheck = shutil.which("shellcheck")
+    if shellcheck is None:
+        pytest.skip("shellcheck is not installed")
+    assert subprocess.run([shellcheck, "-"], input=script, text=True, check=False, timeout=60).returncode == 0
