@@ -30,6 +30,9 @@ BITPIX = (8, 16, 32, 64, -32, -64)
 HEAD = 1 << 16  # bytes that hold the headers of most files, and the table of tiles of many
 NEAR = 1 << 17  # bytes: a gap that is cheaper to read than to skip
 GZIP_MAGIC = b"\x1f\x8b"
+PIECE = 1 << 24  # bytes that are decompressed at a time
+SMALL = 1 << 30  # bytes that fit into the memory, whatever they were compressed from
+LARGEST_RATIO = 100  # of more than that: real images and tables shrink to a tenth, zeros to a thousandth
 INTEGER = re.compile(r"\s*([+-]?\d{1,18})\s*(?:/.*)?")
 NUMBER = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[ED][+-]?\d{1,4})?)\s*(?:/.*)?")
 TEXT = re.compile(r"\s*'((?:[^']|'')*)'\s*(?:/.*)?")
@@ -38,6 +41,35 @@ TEXT = re.compile(r"\s*'((?:[^']|'')*)'\s*(?:/.*)?")
 def damaged(path: Path, problem: str) -> InputError:
     """Return the error of a FITS file with something wrong in it."""
     return InputError(path, f"not a readable FITS file ({problem})", "copy the file again")
+
+
+def decompressed(path: Path, file: IO[bytes] | gzip.GzipFile, disk_size: int) -> Iterator[bytes]:
+    """Yield what is left in a gzipped file of `disk_size` bytes, piece by piece.
+
+    Raises
+    ------
+    InputError
+        It is far more than a file of that size can hold of a sky: a few megabytes can be made to fill any memory.
+    """
+    size = 0
+    while piece := file.read(PIECE):
+        size += len(piece)
+        if size > max(SMALL, LARGEST_RATIO * disk_size):
+            raise damaged(path, f"{disk_size:,} bytes hold more than {size:,}, expected at most {LARGEST_RATIO} times as many")
+        yield piece
+
+
+def require_reasonable(path: Path) -> None:
+    """Go through a file that is compressed with gzip, for readers that take all of it into the memory at once.
+
+    Raises
+    ------
+    InputError
+        It is damaged, or holds far more than its size lets expect.
+    """
+    with open_bytes(path, whole=False) as source:
+        if source.size is None:
+            source.skim()
 
 
 @contextmanager
@@ -98,10 +130,19 @@ class Bytes:
             return
         if self.size is None:
             self._file.seek(0)
-            self.content = np.frombuffer(self._file.read(), np.uint8)
+            content = bytearray()
+            for piece in decompressed(self.path, self._file, self.disk_size):
+                content += piece
+            self.content = np.frombuffer(content, np.uint8)
         else:
             self.content = self._fill(np.empty(self.size, np.uint8), 0)
         self.size = len(self.content)
+
+    def skim(self) -> None:
+        """Decompress all of it once, and keep nothing."""
+        self._file.seek(0)
+        for _ in decompressed(self.path, self._file, self.disk_size):
+            pass
 
     def read(self, start: int, count: int) -> np.ndarray:
         """Return `count` bytes, or fewer where the file ends."""

@@ -9,6 +9,7 @@ import fitsio
 import numpy as np
 
 from hpc_galaxy.bricks.geometry import Brick
+from hpc_galaxy.bricks.hdus import require_reasonable
 from hpc_galaxy.errors import InputError
 
 SUFFIXES = (".fits.fz", ".fits.gz", ".fits")
@@ -86,9 +87,10 @@ def read_table(path: Path, choose: Callable[[list[str]], list[str]] | None = Non
     Raises
     ------
     InputError
-        The file is missing or has no readable FITS table.
+        The file is missing, has no readable FITS table, or one that does not fit into the memory.
     """
     path = find(path)
+    require_reasonable(path)
     try:
         with fitsio.FITS(str(path), lower=True) as hdus:
             hdu = next((hdu for hdu in hdus if hdu.get_exttype() in ("BINARY_TBL", "ASCII_TBL")), None)
@@ -98,7 +100,7 @@ def read_table(path: Path, choose: Callable[[list[str]], list[str]] | None = Non
                 raise InputError(path, "is a compressed table, expected a plain one", "run 'funpack' on it")
             names = [name.lower() for name in hdu.get_colnames()]
             table = hdu.read(columns=choose(names) if choose else names)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, MemoryError) as error:
         raise InputError(path, f"not a readable FITS table ({error})", "copy the file again") from error
     return np.asarray(table).astype(table.dtype.newbyteorder("="), copy=False)
 

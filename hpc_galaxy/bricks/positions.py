@@ -66,7 +66,7 @@ def _read(path: Path) -> Table:
         raise InputError(path, "no such file", "set paths.positions to a table with the columns id, ra, dec") from None
     except StopIteration:
         raise InputError(path, "has no FITS table, expected one", "write it again") from None
-    except (OSError, ValueError, TypeError, KeyError, fits.VerifyError) as error:  # what astropy says to damaged files
+    except (OSError, ValueError, TypeError, KeyError, MemoryError, fits.VerifyError) as error:  # what astropy says to damaged files
         raise InputError(path, f"not a readable table ({error})", "write it as .csv, .ecsv or .fits") from error
 
 
