@@ -12,7 +12,7 @@ import torch
 from hpc_galaxy import __version__
 from hpc_galaxy.config import Config
 from hpc_galaxy.errors import InputError
-from hpc_galaxy.files import read_json, shown, whole_file, write_json
+from hpc_galaxy.files import read_object, shown, whole_file, write_json
 from hpc_galaxy.realism.mosaic import brightness_band, draw_mosaic
 from hpc_galaxy.realism.pairs import choose_pairs, magnitude_at
 from hpc_galaxy.realism.plots import draw_roc, draw_scores
@@ -25,7 +25,7 @@ from hpc_galaxy.training.data.batches import Dataset
 from hpc_galaxy.training.node import threads_per_rank
 from hpc_galaxy.training.parallel.choose import pick_device
 from hpc_galaxy.training.scores import compute_logits, fake_probability
-from hpc_galaxy.training.weights import About, Weights, load_weights, restore_model
+from hpc_galaxy.training.weights import NAME, About, Weights, load_weights, restore_model
 from hpc_galaxy.world import World
 
 
@@ -69,8 +69,8 @@ def _report(config: Config, world: World, watch: Stopwatch) -> None:
 
 def _load_best(run: Path, reader: SplitReader) -> Weights:
     """Read the weights with the lowest validation loss, and see to it that the test split was held out."""
-    done = read_json(run / "DONE", "hpc-galaxy train")
-    weights = load_weights(run / done["weights"])
+    read_object(run / "DONE", "hpc-galaxy train", epochs=int)
+    weights = load_weights(run / NAME)
     if weights.about.shards != shards_fingerprint(reader.manifest):
         problem = f"was trained on other shards than {reader.directory}, so their test split may not have been held out"
         raise InputError(run, problem, "run 'hpc-galaxy train --overwrite', or give the paths.shards it was trained on")

@@ -1,0 +1,72 @@
+"""From numbers to a sentence: told apart, indistinguishable within a margin, undecided, or no verdict at all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hpc_galaxy.realism.clustered import ClusteredAuc
+from hpc_galaxy.realism.power import POWER, SIGNIFICANCE, detectable_auc, needed_for_margin, provable_margin
+
+# What a verdict can be. The first three say something of the galaxies; with the last the data are not fit to ask.
+TOLD_APART, ALIKE, UNDECIDED, REFUSED = "told apart", "indistinguishable", "undecided", "refused"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """An answer.
+
+    Attributes
+    ----------
+    kind : str
+        `TOLD_APART`, `ALIKE`, `UNDECIDED` or `REFUSED`.
+    margin : float or None
+        Within which of 0.5 the AUC had to be shown to lie; None where it was not asked.
+    sentence : str
+        For people.
+    """
+
+    kind: str
+    margin: float | None
+    sentence: str
+
+
+def judge(found: ClusteredAuc | None, p_value: float | None, margin: float | None, leaks: Sequence[str]) -> Verdict:
+    """Return the verdict on held-out scores.
+
+    Nothing is said of data that leak. "No difference was found" is no evidence of none: galaxies count as indistinguishable when both
+    one-sided tests reject that the AUC is further than `margin` from 0.5, which is when its 90 % interval lies within.
+
+    Parameters
+    ----------
+    found : ClusteredAuc or None
+        Of the scores; None where there is no error to be had.
+    p_value : float, optional
+        Of the permutation test.
+    margin : float, optional
+        Wanted; without it the smallest that a test set of this size can prove, see `provable_margin`.
+    leaks : sequence of str
+        What lets a classifier win without looking at galaxies.
+    """
+    if leaks:
+        return Verdict(REFUSED, None, f"no verdict: {'; '.join(leaks)}")
+    if found is None or p_value is None:
+        return Verdict(UNDECIDED, None, "undecided: no error without two bricks and both classes")
+    low, high = found.interval()
+    number = f"AUC {found.auc:.3f} [{low:.3f}, {high:.3f}]"
+    wanted = provable_margin(found) if margin is None else margin
+    inner = found.interval(1 - 2 * SIGNIFICANCE)
+    within = 0.5 - wanted < inner[0] and inner[1] < 0.5 + wanted
+    if p_value <= SIGNIFICANCE:
+        but = f", though by less than {wanted:.3f}" if within else ""
+        return Verdict(TOLD_APART, wanted, f"{number}: told apart (p = {p_value:.2g}){but}")
+    if within:
+        return Verdict(ALIKE, wanted, f"{number}: indistinguishable within +/- {wanted:.3f} at {100 * POWER:.0f} % power")
+    return Verdict(UNDECIDED, wanted, f"{number}: undecided (p = {p_value:.2g}); {_what_it_takes(found, wanted)}")
+
+
+def _what_it_takes(found: ClusteredAuc, margin: float) -> str:
+    seen = f"an AUC of {detectable_auc(found):.3f} would have been seen with a chance of {100 * POWER:.0f} %"
+    if margin >= 0.5 or provable_margin(found) <= margin:
+        return seen
+    return f"{seen}; a margin of {margin:.3f} takes about {needed_for_margin(margin, found.design_effect):,} galaxies a class"
