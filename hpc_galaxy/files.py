@@ -199,7 +199,7 @@ def read_object(path: Path, made_by: str, **fields: type) -> dict[str, Any]:
         raise InputError(path, f"is a JSON {type(content).__name__}, expected an object, as '{made_by}' writes it", remedy)
     for name, kind in fields.items():
         if not isinstance(found := content.get(name), kind):
-            raise InputError(path, f"'{name}' is {str(found)[:40]!r}, expected a {kind.__name__}, as '{made_by}' writes it", remedy)
+            raise InputError(path, f"'{name}' is {str(found)[:40]!r}, expected {kind.__name__}, as '{made_by}' writes it", remedy)
     return content
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ import torch
 from hpc_galaxy import __version__
 from hpc_galaxy.config import Config
 from hpc_galaxy.errors import InputError
-from hpc_galaxy.files import read_object, shown, whole_file, write_json
+from hpc_galaxy.files import lock, read_object, shown, whole_file, write_json
+from hpc_galaxy.ledger import LOCK
 from hpc_galaxy.realism.mosaic import brightness_band, draw_mosaic
 from hpc_galaxy.realism.pairs import choose_pairs, magnitude_at
 from hpc_galaxy.realism.plots import draw_roc, draw_scores
@@ -47,8 +49,12 @@ def report(config: Config, world: World, overwrite: bool) -> None:
         The training is not done, or was done on other shards.
     FormatError
         The weights or the shards are damaged.
+    OutputError
+        Another job writes there, or the files cannot be written.
     """
-    with recording(config.trace, config.paths.report, "realism", world) as recorder:
+    # Two reports at a time would leave the numbers of one beside the pictures of the other.
+    held = lock(config.paths.report / LOCK) if world.is_root else nullcontext()
+    with held, recording(config.trace, config.paths.report, "realism", world) as recorder:
         _report(config, world, Stopwatch(recorder))
 
 

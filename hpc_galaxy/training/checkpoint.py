@@ -21,11 +21,13 @@ from hpc_galaxy.config.training import Ddp, Horovod, Saving, Watchdog
 from hpc_galaxy.errors import FormatError, StaleOutputError
 from hpc_galaxy.files import remove_partials, shown, whole_file
 from hpc_galaxy.shards.manifest import Manifest
-from hpc_galaxy.training.state import NORM, STEPS, State
+from hpc_galaxy.training.state import NORM, STEPS, State, no_totals
 from hpc_galaxy.world import World
 
 VERSION = 2
 DAMAGE = (OSError, EOFError, RuntimeError, ValueError, KeyError, TypeError, pickle.UnpicklingError, zipfile.BadZipFile)
+FIELDS: dict[str, type] = {"fingerprint": str, "shards": str, "global_batch": int, "epoch": int, "seen": int, "steps": int}
+FIELDS |= {"totals": list, "rows": list, "model": dict, "optimizer": dict}
 REMEDY = "run 'hpc-galaxy train' to make it again"
 
 
@@ -70,7 +72,11 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     try:
         _check_bytes(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(content, dict):
+            raise ValueError(f"holds a {type(content).__name__}, expected a dict")
         version = content["version"]
+        if version == VERSION:
+            _require_fields(content)
     except DAMAGE as error:
         # The unpickler's own message advises to load the file without the protection.
         reason = "damaged, or holds more than tensors" if isinstance(error, pickle.UnpicklingError) else str(error).partition("\n")[0]
@@ -78,6 +84,15 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if version != VERSION:
         raise FormatError(path, f"has version {version}, expected {VERSION}", REMEDY)
     return content
+
+
+def _require_fields(content: dict[str, Any]) -> None:
+    for name, kind in FIELDS.items():
+        found = content.get(name)
+        if not isinstance(found, kind) or (isinstance(found, int) and found < 0):
+            raise ValueError(f"'{name}' is {str(found)[:40]!r}")
+    if np.shape(content["totals"])[1:] != no_totals().shape:
+        raise ValueError(f"'totals' is {str(content['totals'])[:40]!r}")
 
 
 def _check_bytes(path: Path) -> None:
@@ -207,9 +222,19 @@ def _write(path: Path, content: dict[str, Any]) -> None:
 
 
 def restore(content: dict[str, Any], world: World, model: nn.Module, optimizer: torch.optim.Optimizer) -> State:
-    """Put a checkpoint back into model and optimizer; return the state, for any number of ranks."""
-    model.load_state_dict(content["model"])
-    optimizer.load_state_dict(content["optimizer"])
+    """Put a checkpoint back into model and optimizer; return the state, for any number of ranks.
+
+    Raises
+    ------
+    FormatError
+        Its tensors are those of another network or optimizer.
+    """
+    try:
+        model.load_state_dict(content["model"])
+        optimizer.load_state_dict(content["optimizer"])
+    except DAMAGE as error:
+        problem = f"does not fit this network and optimizer ({str(error).splitlines()[-1].strip()})"
+        raise FormatError(f"the checkpoint of step {content['steps']}", problem, "remove it: the one before it is used then") from error
     totals = np.array(content["totals"])
     # Each rank its own, so that sums come out to the last bit. Where the ranks are others, rank 0 keeps what all have added up.
     own = totals[world.rank] if len(totals) == world.size else totals.sum(axis=0) * world.is_root

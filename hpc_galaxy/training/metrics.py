@@ -12,6 +12,7 @@ import torch
 
 from hpc_galaxy.files import write_text
 from hpc_galaxy.tracing.spans import Stopwatch, peak_memory
+from hpc_galaxy.training.board import Board
 from hpc_galaxy.training.state import EXAMPLES, LOSS, NORM, RIGHT, STEPS, State, no_totals
 from hpc_galaxy.world import World
 
@@ -73,11 +74,11 @@ class Metrics:
 
     def __init__(self, run: Path, world: World, state: State, log_steps: int) -> None:
         self.path, self.world, self.log_steps = run / NAME, world, log_steps
-        self._board: Any = None
+        self._board: Board | None = None
         self._before, self._epoch = state.totals.copy(), state.epoch
         if world.is_root:
             self._write(state.rows)
-            self._board = _open_board(run / "tensorboard", state.steps)
+            self._board = Board(run / "tensorboard", state.steps)
 
     def step(self, state: State, rate: float) -> None:
         """Tell TensorBoard of rank 0's steps since the last time, if it is time."""
@@ -89,17 +90,17 @@ class Metrics:
         values = {"loss": loss, "gradient_norm": new[NORM] / new[STEPS], "learning_rate": rate}
         for name, value in values.items():
             if math.isfinite(value):
-                self._board.add_scalar(f"step/{name}", value, state.steps)
+                self._board.add(f"step/{name}", value, state.steps)
 
     def epoch(self, state: State, epochs: int) -> None:
         """Record and print the last row of `state`; `epochs` are planned."""
-        if not self.world.is_root:
+        if self._board is None:
             return
         row = state.rows[-1]
         self._write(state.rows)
         for name, value in row.items():
             if name not in ("epoch", "steps") and value is not None:
-                self._board.add_scalar(name.replace("_", "/", 1), value, row["steps"])
+                self._board.add(name.replace("_", "/", 1), value, row["steps"])
         self._board.flush()
         self.world.say(_sentence(row, epochs))
 
@@ -116,12 +117,6 @@ def make_row(state: State, numbers: dict[str, float]) -> dict[str, Any]:
     """Return the row of an epoch; what is not finite becomes None, which JSON knows."""
     finite = {name: float(value) if math.isfinite(value) else None for name, value in numbers.items()}
     return {"epoch": state.epoch, "steps": state.steps, **finite}
-
-
-def _open_board(directory: Path, steps: int) -> Any:
-    from tensorboardX import SummaryWriter
-
-    return SummaryWriter(str(directory), purge_step=steps + 1)
 
 
 def _sentence(row: dict[str, Any], epochs: int) -> str:

@@ -7,15 +7,15 @@ import os
 import shutil
 import signal
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hpc_galaxy import __version__
 from hpc_galaxy.config import Config
-from hpc_galaxy.errors import PreemptedError
-from hpc_galaxy.files import lock, read_json, shown, write_json
+from hpc_galaxy.errors import InputError, PreemptedError
+from hpc_galaxy.files import lock, read_object, shown, write_json
 from hpc_galaxy.guarding.signals import Signals
 from hpc_galaxy.guarding.watchdog import Watchdog
 from hpc_galaxy.ledger import LOCK
@@ -26,7 +26,6 @@ from hpc_galaxy.tracing.recorder import COMMUNICATION, Recorder
 from hpc_galaxy.tracing.steps import STEP
 from hpc_galaxy.training.build import Data, build, connect, global_batch_size, open_data
 from hpc_galaxy.training.checkpoint import Checkpoints, nothing_to_hold, restore
-from hpc_galaxy.training.curve import draw_learning_curve
 from hpc_galaxy.training.loop import Trainer, fit
 from hpc_galaxy.training.metrics import NAME as METRICS
 from hpc_galaxy.training.metrics import Metrics, make_row, summarise
@@ -160,6 +159,8 @@ class Keeper:
         if not world.is_root or best is None:
             return
         self.checkpoints.require_held()
+        from hpc_galaxy.training.curve import draw_learning_curve  # half a second of matplotlib that the other ranks need not have
+
         draw_learning_curve(state.rows, best["epoch"], run / CURVE)
         done = {"epochs": state.epoch - 1, "best_epoch": best["epoch"], "best": best, "last": state.rows[-1], "weights": WEIGHTS}
         ended = {"fingerprint": self.checkpoints.fingerprint, "shards": self.checkpoints.shards, "seed": self.config.seed}
@@ -222,6 +223,8 @@ def _is_done(directory: Path, world: World, epochs: int, content: dict[str, Any]
     """Return whether a run of so many epochs ended well here, or one that had nothing more to gain. Collective."""
     done = False
     if world.is_root and content and (directory / DONE).exists():
-        marker = read_json(directory / DONE, "hpc-galaxy train")
-        done = marker["epochs"] >= epochs and content["epoch"] > epochs
+        # A damaged marker is made again by the checkpoint's own last epoch.
+        with suppress(InputError):
+            marker = read_object(directory / DONE, "hpc-galaxy train", epochs=int)
+            done = marker["epochs"] >= epochs and content["epoch"] > epochs
     return bool(world.bcast(done))
