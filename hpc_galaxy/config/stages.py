@@ -242,9 +242,15 @@ class Realism(Section):
     pairs : int
         Real and fake pairs a picture.
     bootstrap : int
-        Bootstrap resamplings (of sky groups) behind the interval of the AUC.
+        Resamplings (of sky groups) behind the bootstrap interval of the AUC.
+    permutations : int
+        Permutations (of the classes of whole sky groups) behind the p-value.
+    margin : float
+        How far from 0.5 an AUC may be for fake and real to count as indistinguishable; 0: as near as the test set can show.
     """
 
     percentiles: tuple[Annotated[float, Field(ge=0, le=100)], ...] = (99, 75, 50, 25, 1)
     pairs: Count = 4
     bootstrap: Count = 1000
+    permutations: Count = 10_000
+    margin: Annotated[float, Field(ge=0, lt=0.5)] = 0

@@ -15,6 +15,7 @@ from hpc_galaxy.config import Config
 from hpc_galaxy.errors import InputError
 from hpc_galaxy.files import lock, read_object, shown, whole_file, write_json
 from hpc_galaxy.ledger import LOCK
+from hpc_galaxy.realism.gate import find_leaks
 from hpc_galaxy.realism.mosaic import brightness_band, draw_mosaic
 from hpc_galaxy.realism.pairs import choose_pairs, magnitude_at
 from hpc_galaxy.realism.plots import draw_roc, draw_scores
@@ -85,7 +86,7 @@ def _load_best(run: Path, reader: SplitReader) -> Weights:
 
 def _write(config: Config, reader: SplitReader, logits: np.ndarray, about: About) -> None:
     labels, scores, out = reader.labels, fake_probability(logits), config.paths.report
-    numbers = summarise(labels, logits, reader.table["brick"], config.realism.bootstrap, config.seed)
+    numbers = summarise(labels, logits, reader.table["brick"], config.realism, config.seed, find_leaks(reader))
     line = headline(numbers)
     pictures = _draw_curves(labels, scores, line, out) + _draw_mosaics(config, reader)
     _write_scores(reader.table, scores, brightness_band(reader.stamp_format), out / "scores.csv")
@@ -98,7 +99,7 @@ def _write(config: Config, reader: SplitReader, logits: np.ndarray, about: About
         "checkpoint_epoch": about.epoch,
     }
     write_json(out / "report.json", {**numbers, "provenance": provenance, "pictures": [path.name for path in pictures]})
-    print(confusion_text(numbers["confusion"]), line, sep="\n")
+    print(confusion_text(numbers["confusion"]), line, f"realism: {numbers['verdict']['sentence']}", sep="\n")
     print(f"realism: {shown(out)}: {', '.join(['report.json', 'scores.csv', *[path.name for path in pictures]])}", flush=True)
 
 
@@ -106,9 +107,8 @@ def headline(numbers: dict[str, Any]) -> str:
     """Return the result as one line."""
     value, interval = numbers["auc"], numbers["auc_interval"]
     area = "AUC undefined (one class is missing)" if value is None else f"AUC {value:.3f}"
-    how = f"(95 %, bootstrap over {numbers['bricks']} bricks)"
-    bounds = f"[{interval[0]:.3f}, {interval[1]:.3f}] {how}" if interval else f"({numbers['auc_interval_method']})"
-    return f"test {area} {bounds}, accuracy {numbers['accuracy']:.3f}, {numbers['examples']} examples"
+    bounds = f"[{interval[0]:.3f}, {interval[1]:.3f}] " if interval else ""
+    return f"test {area} {bounds}({numbers['auc_interval_method']}), accuracy {numbers['accuracy']:.3f}, {numbers['examples']} examples"
 
 
 def confusion_text(table: dict[str, dict[str, int]]) -> str:

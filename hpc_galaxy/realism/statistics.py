@@ -1,13 +1,20 @@
-"""What the scores of a test split say: confusion, and how far its AUC can be trusted."""
+"""What the scores of a test split say, in numbers."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
 from hpc_galaxy.auc import auc, bootstrap_auc
-from hpc_galaxy.training.scores import accuracy, fake_probability
+from hpc_galaxy.config import Realism
+from hpc_galaxy.realism.calibration import calibrate
+from hpc_galaxy.realism.clustered import clustered_auc, clustered_mean, permutation_p
+from hpc_galaxy.realism.power import detectable_auc, provable_margin
+from hpc_galaxy.realism.verdict import judge
+from hpc_galaxy.training.scores import fake_probability
 
 
 def confusion_table(labels: np.ndarray, logits: np.ndarray) -> dict[str, dict[str, int]]:
@@ -32,28 +39,48 @@ def confusion_table(labels: np.ndarray, logits: np.ndarray) -> dict[str, dict[st
     }
 
 
-def summarise(labels: np.ndarray, logits: np.ndarray, bricks: np.ndarray, resamplings: int, seed: int) -> dict[str, Any]:
+def summarise(
+    labels: np.ndarray, logits: np.ndarray, bricks: np.ndarray, settings: Realism, seed: int, leaks: Sequence[str] = ()
+) -> dict[str, Any]:
     """Return the numbers of the report, ready for JSON.
 
     Parameters
     ----------
     labels, logits, bricks : ndarray, shapes (N,), (N, 2), (N,)
         The test split in its own order.
-    resamplings, seed : int
-        Of the bootstrap.
+    settings : Realism
+        How many resamplings and permutations, and the margin.
+    seed : int
+        Of both.
+    leaks : sequence of str
+        Why there may be no verdict, see `hpc_galaxy.realism.gate.find_leaks`.
     """
-    scores = fake_probability(logits)
-    value = auc(labels, scores)
-    interval = bootstrap_auc(labels, scores, bricks, resamplings, seed)
-    count = len(np.unique(bricks))
-    method = f"95 %, bootstrap over {count} bricks, {resamplings} resamplings"
-    why_none = f"no interval: {count} brick{'s' * (count != 1)}, at least 2 with both classes are needed"
+    scores, count = fake_probability(logits), len(np.unique(bricks))
+    value, found = auc(labels, scores), clustered_auc(labels, scores, bricks)
+    right, right_interval = clustered_mean((logits[:, 1] > logits[:, 0]) == labels, bricks)
+    p_value = permutation_p(labels, scores, bricks, settings.permutations, seed) if found else None
     return {
         "examples": len(labels),
         "bricks": count,
-        "accuracy": accuracy(labels, logits),
+        "accuracy": right,
+        "accuracy_interval": right_interval,
         "auc": value if np.isfinite(value) else None,
-        "auc_interval": list(interval) if interval else None,
-        "auc_interval_method": method if interval else why_none,
+        "auc_interval": found.interval() if found else None,
+        "auc_interval_method": _interval_method(count, found is not None),
+        "auc_bootstrap_interval": bootstrap_auc(labels, scores, bricks, settings.bootstrap, seed),
+        "auc_error": found.error if found else None,
+        "design_effect": found.design_effect if found else None,
+        "p_value": p_value,
+        "permutations": settings.permutations,
+        "detectable_auc": detectable_auc(found) if found else None,
+        "provable_margin": provable_margin(found) if found else None,
+        "calibration": asdict(calibrate(labels, scores)),
         "confusion": confusion_table(labels, logits),
+        "verdict": asdict(judge(found, p_value, settings.margin or None, leaks)),
     }
+
+
+def _interval_method(bricks: int, found: bool) -> str:
+    if found:
+        return f"95 %, Student's t over {bricks} bricks"
+    return f"no interval: {bricks} brick{'s' * (bricks != 1)}, at least 2 with both classes are needed"

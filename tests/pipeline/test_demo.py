@@ -95,6 +95,8 @@ def test_a_shift_of_one_pixel_is_found_and_faithful_fakes_are_not(demo: tuple[Pa
     faithful, shifted = (json.loads((root / "report" / "report.json").read_text())["auc"] for root in (out, out / "control"))
     print(f"test AUC: faithful {faithful:.3f}, one pixel off {shifted:.3f}")
     assert abs(faithful - 0.5) < 0.1
+    verdicts = [json.loads((root / "report" / "report.json").read_text())["verdict"]["sentence"] for root in (out, out / "control")]
+    assert not verdicts[0].startswith("no verdict") and verdicts[1] == "no verdict: the audit failed: centroid x"
     assert shifted > 0.75
 
 

@@ -8,9 +8,12 @@ from sklearn.metrics import confusion_matrix, roc_auc_score
 from sklearn.metrics import roc_curve as sklearn_roc_curve
 
 from hpc_galaxy.auc import bootstrap_auc
+from hpc_galaxy.config import Realism
 from hpc_galaxy.realism.plots import roc_curve
 from hpc_galaxy.realism.report import confusion_text, headline
 from hpc_galaxy.realism.statistics import confusion_table, summarise
+
+SETTINGS = Realism(bootstrap=100, permutations=500)
 
 
 def example(size: int, bricks: int, shift: float, scatter: float = 0.0, seed: int = 1) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -24,13 +27,17 @@ def example(size: int, bricks: int, shift: float, scatter: float = 0.0, seed: in
 
 def test_numbers_agree_with_scikit_learn() -> None:
     labels, logits, bricks = example(400, 6, 0.5)
-    numbers = summarise(labels, logits, bricks, 100, 1)
+    numbers = summarise(labels, logits, bricks, SETTINGS, 1)
     called = logits[:, 1] > 0
     assert numbers["auc"] == pytest.approx(roc_auc_score(labels, logits[:, 1]))
     assert numbers["accuracy"] == pytest.approx(np.mean(called == labels))
     (rr, rf), (fr, ff) = confusion_matrix(labels, called)
     assert numbers["confusion"] == {"real": {"called real": rr, "called fake": rf}, "fake": {"called real": fr, "called fake": ff}}
     assert numbers["examples"] == 400 and numbers["bricks"] == 6
+    low, high = numbers["auc_interval"]
+    assert numbers["auc_bootstrap_interval"] == pytest.approx((low, high), abs=0.04)
+    assert numbers["accuracy_interval"][0] < numbers["accuracy"] < numbers["accuracy_interval"][1]
+    assert numbers["verdict"]["kind"] == "told apart" and numbers["p_value"] < 0.05
     x, y = roc_curve(labels, logits[:, 1])
     expected_x, expected_y, _ = sklearn_roc_curve(labels, logits[:, 1], drop_intermediate=False)
     assert np.allclose(x, expected_x) and np.allclose(y, expected_y)
@@ -68,16 +75,17 @@ def test_interval_is_wider_where_bricks_differ() -> None:
 
 def test_too_little_for_an_interval() -> None:
     labels, logits, bricks = example(50, 1, 0.5)
-    numbers = summarise(labels, logits, bricks, 100, 1)
+    numbers = summarise(labels, logits, bricks, SETTINGS, 1)
     assert numbers["auc_interval"] is None
     assert numbers["auc_interval_method"] == "no interval: 1 brick, at least 2 with both classes are needed"
     assert "(no interval: 1 brick" in headline(numbers)
-    alone = summarise(np.ones(4, np.uint8), np.zeros((4, 2)), np.array([b"a", b"b", b"a", b"b"]), 10, 1)
+    alone = summarise(np.ones(4, np.uint8), np.zeros((4, 2)), np.array([b"a", b"b", b"a", b"b"]), SETTINGS, 1)
     assert alone["auc"] is None and alone["auc_interval"] is None
     assert "AUC undefined" in headline(alone)
+    assert alone["p_value"] is None and alone["verdict"]["kind"] == "undecided"
 
 
 def test_headline() -> None:
     labels, logits, bricks = example(402, 5, 0.0)
-    line = headline(summarise(labels, logits, bricks, 50, 1))
-    assert line.startswith("test AUC 0.") and "(95 %, bootstrap over 5 bricks), accuracy 0." in line and line.endswith("402 examples")
+    line = headline(summarise(labels, logits, bricks, SETTINGS, 1))
+    assert line.startswith("test AUC 0.") and "(95 %, Student's t over 5 bricks), accuracy 0." in line and line.endswith("402 examples")

@@ -12,6 +12,7 @@ import pytest
 import sample_shards
 
 from hpc_galaxy.errors import InputError
+from hpc_galaxy.realism.gate import find_leaks
 from hpc_galaxy.realism.report import report
 from hpc_galaxy.shards.numpy_shards import open_split
 from hpc_galaxy.training.train import train
@@ -33,6 +34,7 @@ def test_report_and_pictures(trained: Path, capsys: pytest.CaptureFixture[str]) 
     out, directory = capsys.readouterr().out, trained / "report"
     content = json.loads((directory / "report.json").read_text())
     assert content["auc"] > 0.9 and content["auc_interval"][0] > 0.8
+    assert content["verdict"]["kind"] == "refused" and "realism: no verdict: the shards were not audited, run 'hpc-galaxy audit " in out
     assert content["examples"] == 40 and content["bricks"] == 5
     assert sum(sum(row.values()) for row in content["confusion"].values()) == 40
     done = json.loads((trained / "run" / "DONE").read_text())
@@ -43,10 +45,29 @@ def test_report_and_pictures(trained: Path, capsys: pytest.CaptureFixture[str]) 
         assert (directory / name).read_bytes().startswith(PNG)
         assert name in out
     assert f"realism: {directory}: report.json" in out
-    assert "called fake" in out and "(95 %, bootstrap over 5 bricks), accuracy " in out
+    assert "called fake" in out and "(95 %, Student's t over 5 bricks), accuracy " in out
     with open(directory / "scores.csv") as file:
         rows = list(csv.DictReader(file))
     assert [row["id"] for row in rows] == [name.decode() for name in open_split(trained / "shards", "test").table["id"]]
+
+
+def test_the_audit_decides_whether_there_is_a_verdict(trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained / "shards", tmp_path, dirs_exist_ok=True)
+    reader = open_split(tmp_path, "test")
+    audited = {"fingerprint": reader.manifest.fingerprint, "checks": [{"name": "edges", "result": "pass"}]}
+    cases = {
+        "the audit is of other shards": audited | {"fingerprint": "another"},
+        "the audit failed: centroid x, edges": audited | {"checks": [{"name": name, "result": "fail"} for name in ("centroid x", "edges")]},
+    }
+    for leak, content in cases.items():
+        (tmp_path / "audit.json").write_text(json.dumps(content))
+        [found] = find_leaks(reader)
+        assert found.startswith(leak)
+    (tmp_path / "audit.json").write_text(json.dumps(audited))
+    assert find_leaks(reader) == []
+    (tmp_path / "audit.json").write_text("[]")
+    with pytest.raises(InputError, match="is a JSON list, expected an object"):
+        find_leaks(reader)
 
 
 def test_without_magnitudes_there_are_no_mosaics(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
