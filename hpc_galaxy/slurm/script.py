@@ -11,11 +11,11 @@ from typing import TypeVar
 
 from hpc_galaxy.slurm.site import Line, Site, Variable
 
-WARNING_SECONDS = 120
+LEAD = 4  # the warning comes at the last quarter of a limit, or later
 T = TypeVar("T", Line, Variable)
 WARNINGS = {
-    "USR1": "It passes that on to the\n# ranks, which save together and leave with exit code 75. Then the job is queued again.",
-    "TERM": "It ends the ranks;\n# what was written is whole, and the job, queued again, does what is missing.",
+    "USR1": "It passes that on to the\n# ranks, which save together and leave with exit code 75.",
+    "TERM": "It ends the ranks;\n# what was written is whole, and the job, started again, does what is missing.",
 }
 
 
@@ -66,6 +66,11 @@ class Job:
         return max(1, self.site.cores_per_node // self.ranks_per_node)
 
     @property
+    def warning_seconds(self) -> int:
+        """How long before the limit Slurm warns: the site's time, less where the limit is short (Slurm itself may be 30 s early)."""
+        return min(self.site.warning_seconds, limit_seconds(self.time) // LEAD)
+
+    @property
     def folder(self) -> Path:
         """Where scripts, logs and the record of jobs go: beside the configuration."""
         return self.config.absolute().parent / "jobs"
@@ -113,6 +118,13 @@ def render(job: Job, command: str) -> str:
     )
 
 
+def limit_seconds(time: str) -> int:
+    """Return a limit, ``[D-]HH:MM:SS``, in seconds."""
+    days, _, clock = time.rpartition("-")
+    hours, minutes, seconds = map(int, clock.split(":"))
+    return int(days or 0) * 86_400 + hours * 3600 + minutes * 60 + seconds
+
+
 def for_stage(lines: Sequence[T], stage: str) -> list[T]:
     """Return those lines that are for a stage."""
     return [one for one in lines if not one.stages or stage in one.stages]
@@ -130,7 +142,7 @@ def slurm_lines(job: Job) -> list[str]:
         f"--output={job.folder}/%x-%j.log",
         "--open-mode=append",
         "--requeue",
-        f"--signal=B:USR1@{WARNING_SECONDS}",
+        f"--signal=B:USR1@{job.warning_seconds}",
     ]
 
 

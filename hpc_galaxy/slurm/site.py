@@ -75,6 +75,8 @@ class Site(Section):
         What starts the ranks; ``{ranks}`` and ``{ranks_per_node}`` are filled in.
     ranks : Ranks
         A node.
+    warning_seconds : int
+        How long before its limit a job is warned, at most: what the ranks need to reach the end of a step and to save.
     program : str
         What every rank runs, such as ``apptainer run hpc-galaxy.sif``; empty: hpc-galaxy of the environment that submits.
     directive, setup, environment : tuple
@@ -91,6 +93,7 @@ class Site(Section):
     ended: str
     launcher: Line
     ranks: Ranks
+    warning_seconds: Count = 120
     program: str = ""
     directive: tuple[Line, ...] = ()
     setup: tuple[Line, ...] = ()

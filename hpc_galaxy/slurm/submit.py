@@ -14,11 +14,12 @@ from hpc_galaxy.config import load_config
 from hpc_galaxy.errors import ConfigError, StageError
 from hpc_galaxy.files import lock, read_json, shown, write_json, write_text
 from hpc_galaxy.slurm.queue import ACTIVE, job_states, submit_script
-from hpc_galaxy.slurm.script import Job, render
+from hpc_galaxy.slurm.script import Job, limit_seconds, render
 from hpc_galaxy.slurm.site import STAGES, load_site
 
 CHAIN = ("extract", "split", "train", "realism")
 RECORD = "jobs.json"
+SHORTEST = 60
 TIME = re.compile(r"(\d+-)?\d{1,2}:\d{2}:\d{2}")
 
 
@@ -105,6 +106,8 @@ def make_jobs(request: Request) -> list[Job]:
         raise ConfigError("submit", f"unknown stage '{request.stage}', expected one of {', '.join(known)}", "choose one of them")
     if not TIME.fullmatch(request.time):
         raise ConfigError("--time", f"got '{request.time}', expected HH:MM:SS", "for example --time 04:00:00")
+    if limit_seconds(request.time) < SHORTEST:
+        raise ConfigError("--time", f"got '{request.time}', expected 00:01:00 or more", "Slurm counts a limit in minutes")
     if site.account and not request.account:
         raise ConfigError("--account", f"is missing, and jobs on {site.name} need one", "give --account NAME")
     load_config(request.config, request.overrides)

@@ -34,9 +34,10 @@ set -u
 export OMP_NUM_THREADS=17
 
 # Before the limit, or when the job has to make room, this script gets USR1. It passes that on to the
-# ranks, which save together and leave with exit code 75. Then the job is queued again.
-warned=0 interrupted=0
-trap 'warned=1 interrupted=1; kill -USR1 "$step" 2>/dev/null || true' USR1
+# ranks, which save together and leave with exit code 75.
+# At the limit, and when the job is deleted, everything gets TERM.
+warned=0
+trap 'warned=1' USR1 TERM
 
 # Cray's launcher (PALS) starts Aurora MPICH: so many ranks in all and on a node, each bound to as many cores as it has threads (https://docs.alcf.anl.gov/aurora/running-jobs-aurora/)
 # A signal that comes before Python is ready must not kill a rank: it is ignored until then.
@@ -45,13 +46,23 @@ mpiexec -n 384 -ppn 6 --depth=${OMP_NUM_THREADS} --cpu-bind=depth \
     hpc-galaxy train -c run.toml &
 step=$!
 
-code=0
-while :; do
-    interrupted=0 ended=0
-    wait "$step" || ended=$?
-    [ "$ended" = 127 ] || code=$ended # 127: it had been waited for already
-    [ "$interrupted" = 1 ] || break   # a signal ends the waiting, not the ranks
+# A signal ends the waiting, not the ranks. The warning is repeated until they are gone, since the first may have come too early.
+code=127
+collect() {
+    local status=0
+    wait "$step" || status=$?
+    [ "$status" = 127 ] || code=$status # 127: it has been collected before
+}
+collect
+while kill -0 "$step" 2>/dev/null; do
+    if [ "$warned" = 1 ]; then
+        kill -USR1 "$step" 2>/dev/null || true
+        sleep 2
+    else
+        collect
+    fi
 done
+collect
 
 if [ "$code" -ne 0 ] && { [ "$code" = 75 ] || [ "$warned" = 1 ]; }; then
     echo "hpc-galaxy: stopped before its end; submit this script again, and it continues" >&2

@@ -40,8 +40,10 @@ export SRUN_CPUS_PER_TASK="${SLURM_CPUS_PER_TASK:-68}"
 
 # Before the limit, or when the job has to make room, this script gets USR1. It passes that on to the
 # ranks, which save together and leave with exit code 75. Then the job is queued again.
-warned=0 interrupted=0
-trap 'warned=1 interrupted=1; kill -USR1 "$step" 2>/dev/null || true' USR1
+# At the limit itself, and when the job is cancelled, everything gets TERM, and KILL some seconds later.
+warned=0 ended=0
+trap 'warned=1' USR1
+trap 'ended=1' TERM
 
 # Cray MPI is started by srun; each rank stays on its cores, and one that dies ends the others instead of leaving them waiting (https://github.com/NERSC/Migrate-to-Perlmutter/blob/HEAD/CPU/run-xthi-knl.sh)
 # A signal that comes before Python is ready must not kill a rank: it is ignored until then.
@@ -50,17 +52,44 @@ srun --cpu-bind=cores --kill-on-bad-exit=1 \
     hpc-galaxy train -c run.toml &
 step=$!
 
-code=0
-while :; do
-    interrupted=0 ended=0
-    wait "$step" || ended=$?
-    [ "$ended" = 127 ] || code=$ended # 127: it had been waited for already
-    [ "$interrupted" = 1 ] || break   # a signal ends the waiting, not the ranks
+# A signal ends the waiting, not the ranks. The warning is repeated until they are gone, since the first may have come too early.
+code=127
+collect() {
+    local status=0
+    wait "$step" || status=$?
+    [ "$status" = 127 ] || code=$status # 127: it has been collected before
+}
+state=
+ask_state() {
+    [ "$ended" = 0 ] || state=$(scontrol --oneliner show job "$SLURM_JOB_ID" | grep -o 'JobState=[A-Z]*' || true)
+    ended=0
+}
+collect
+while kill -0 "$step" 2>/dev/null; do
+    ask_state
+    case $state in *TIMEOUT | *CANCELLED) break ;; esac # there is no time to wait for the ranks
+    if [ "$warned" = 1 ]; then
+        kill -USR1 "$step" 2>/dev/null || true
+        sleep 2
+    else
+        collect
+    fi
 done
 
-if [ "$code" -ne 0 ] && { [ "$code" = 75 ] || [ "$warned" = 1 ]; }; then
+# What has not come to its end is queued again: stopped by a signal with everything saved (75), after the warning, or at the limit.
+again=0
+ask_state
+case $state in
+*TIMEOUT) again=1 ;;
+*CANCELLED) ;;
+*)
+    collect
+    if [ "$code" = 75 ] || { [ "$warned" = 1 ] && [ "$code" != 0 ]; }; then again=1; fi
+    ;;
+esac
+if [ "$again" = 1 ]; then
     if [ "${SLURM_RESTART_COUNT:-0}" -ge 100 ]; then
-        echo "hpc-galaxy: stopped for the 100th time; not queued again (submit it again, with --restarts for more)" >&2
+        echo "hpc-galaxy: queued again 100 times already; not once more (submit it again, with --restarts for more)" >&2
     else
         scontrol requeue "$SLURM_JOB_ID" && exit 0
     fi

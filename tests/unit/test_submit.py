@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -66,6 +67,12 @@ def test_a_script_asks_for_what_it_starts() -> None:
     assert 'kill -USR1 "$step"' in script and 'kill -TERM "$step"' in render(job("extract"), "hpc-galaxy submit")
 
 
+@pytest.mark.parametrize(("limit", "lead"), [("00:01:00", 15), ("00:06:00", 90), ("04:00:00", 120), ("1-00:00:00", 120)])
+def test_the_warning_leaves_most_of_a_short_limit_to_the_work(limit: str, lead: int) -> None:
+    script = render(replace(job(), time=limit), "hpc-galaxy submit")
+    assert f"#SBATCH --signal=B:USR1@{lead}" in script.splitlines()
+
+
 def test_pbs_is_told_ranks_by_the_launcher() -> None:
     script = render(Job("train", load_site("aurora"), 3, "00:30:00", "abc", Path("/data/run.toml")), "hpc-galaxy submit")
     assert "#PBS -l select=3" in script and "#PBS -A abc" in script and "SBATCH" not in script
@@ -91,6 +98,7 @@ def test_the_chain_is_extract_to_realism_and_a_report_takes_one_node(tmp_path: P
         ({"site": "perlmutter"}, "unknown site 'perlmutter', expected one of aurora, "),
         ({"site": "perlmutter-cpu"}, "--account: is missing, and jobs on perlmutter-cpu need one"),
         ({"time": "90"}, "got '90', expected HH:MM:SS"),
+        ({"time": "00:00:59"}, "got '00:00:59', expected 00:01:00 or more"),
         ({"overrides": ("train.epoch=1",)}, "unknown key 'train.epoch'"),
         ({"config": Path("none.toml")}, "no such file"),
         ({"site": "none.toml"}, "cannot be read"),
