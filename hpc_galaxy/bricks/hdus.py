@@ -54,13 +54,19 @@ def decompressed(path: Path, file: IO[bytes] | gzip.GzipFile, disk_size: int) ->
     size = 0
     while piece := file.read(PIECE):
         size += len(piece)
-        if size > max(SMALL, LARGEST_RATIO * disk_size):
+        if size > _most(disk_size):
             raise damaged(path, f"{disk_size:,} bytes hold more than {size:,}, expected at most {LARGEST_RATIO} times as many")
         yield piece
 
 
-def require_reasonable(path: Path) -> None:
-    """Go through a file that is compressed with gzip, for readers that take all of it into the memory at once.
+def _most(disk_size: int) -> int:
+    return max(SMALL, LARGEST_RATIO * disk_size)
+
+
+def most_bytes(path: Path) -> int:
+    """Return how many bytes there may be in a file, for readers that believe what a header says of that.
+
+    One that is compressed with gzip is gone through once: they take all of it into the memory.
 
     Raises
     ------
@@ -68,8 +74,10 @@ def require_reasonable(path: Path) -> None:
         It is damaged, or holds far more than its size lets expect.
     """
     with open_bytes(path, whole=False) as source:
-        if source.size is None:
-            source.skim()
+        if source.size is not None:
+            return source.size
+        source.skim()
+        return _most(source.disk_size)
 
 
 @contextmanager

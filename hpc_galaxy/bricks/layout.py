@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import fitsio
 import numpy as np
 
 from hpc_galaxy.bricks.geometry import Brick
-from hpc_galaxy.bricks.hdus import require_reasonable
+from hpc_galaxy.bricks.hdus import most_bytes
 from hpc_galaxy.errors import InputError
 
 SUFFIXES = (".fits.fz", ".fits.gz", ".fits")
@@ -89,20 +91,38 @@ def read_table(path: Path, choose: Callable[[list[str]], list[str]] | None = Non
     InputError
         The file is missing, has no readable FITS table, or one that does not fit into the memory.
     """
+    with open_table(path) as hdu:
+        names = [name.lower() for name in hdu.get_colnames()]
+        table = hdu.read(columns=choose(names) if choose else names)
+    return np.asarray(table).astype(table.dtype.newbyteorder("="), copy=False)
+
+
+@contextmanager
+def open_table(path: Path) -> Iterator[Any]:
+    """Open the first table of a FITS file, fitsio's HDU, when what its header says of its size was compared with the bytes there are.
+
+    Raises
+    ------
+    InputError
+        As `read_table`.
+    """
     path = find(path)
-    require_reasonable(path)
+    most = most_bytes(path)
     try:
         with fitsio.FITS(str(path), lower=True) as hdus:
             hdu = next((hdu for hdu in hdus if hdu.get_exttype() in ("BINARY_TBL", "ASCII_TBL")), None)
             if hdu is None:
                 raise InputError(path, "has no FITS table, expected one", "copy the file again")
-            if hdu.read_header().get("ZTABLE"):
+            header = hdu.read_header()
+            if header.get("ZTABLE"):
                 raise InputError(path, "is a compressed table, expected a plain one", "run 'funpack' on it")
-            names = [name.lower() for name in hdu.get_colnames()]
-            table = hdu.read(columns=choose(names) if choose else names)
+            promised = header["NAXIS1"] * header["NAXIS2"]
+            if promised > most:
+                problem = f"not a readable FITS table (its header promises {promised:,} bytes, the file has at most {most:,})"
+                raise InputError(path, problem, "copy the file again")
+            yield hdu
     except (OSError, ValueError, MemoryError) as error:
         raise InputError(path, f"not a readable FITS table ({error})", "copy the file again") from error
-    return np.asarray(table).astype(table.dtype.newbyteorder("="), copy=False)
 
 
 def write_table(path: Path, table: np.ndarray, extname: str) -> None:

@@ -14,6 +14,7 @@ from astropy.table import Table
 
 from hpc_galaxy.bricks.geometry import Brick
 from hpc_galaxy.bricks.images import header_wcs
+from hpc_galaxy.bricks.layout import open_table
 from hpc_galaxy.errors import InputError
 
 POSITION_DTYPE = np.dtype([("id", "S48"), ("ra", "<f8"), ("dec", "<f8")])  # degrees
@@ -59,6 +60,9 @@ def _read(path: Path) -> Table:
             return Table.read(path, format="ascii.csv", converters={"*": str}, fill_values=None, encoding="utf-8-sig")
         if path.suffix.lower() == ".ecsv":
             return Table.read(path, format="ascii.ecsv")
+        if path.exists():
+            with open_table(path):
+                pass  # astropy believes what a header says of sizes
         with fits.open(path) as hdus:
             hdu = next(hdu for hdu in hdus if isinstance(hdu, fits.BinTableHDU | fits.TableHDU))
             return Table.read(hdu, unit_parse_strict="silent")
