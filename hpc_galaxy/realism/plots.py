@@ -1,14 +1,16 @@
-"""The ROC curve and the distribution of the scores."""
+"""The ROC curve, the distribution of the scores, and the AUC in bins."""
 
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from hpc_galaxy.files import whole_file
+from hpc_galaxy.realism.where import Bin
 
 ROC_CAPTION = (
     "Each point is one threshold on the score. On the diagonal the network guesses:\n"
@@ -19,6 +21,11 @@ SCORES_CAPTION = (
     "If the two histograms lie on each other the network cannot tell fake from real.\n"
     "Right of the line at 0.5 a stamp is called fake. Look for humps that only one\n"
     "class has: they are the galaxies that give the fakes away."
+)
+BINS_CAPTION = (
+    "Each point is the AUC of the galaxies whose value lies within the horizontal bar, with its 95 % interval by bricks. On the line at\n"
+    "0.5 they cannot be told apart. Red: told apart, corrected for the number of points. Galaxies of one bin of a quantity differ in the\n"
+    "others too: where two quantities show something, it may be one."
 )
 
 
@@ -67,6 +74,22 @@ def draw_scores(labels: np.ndarray, scores: np.ndarray, headline: str, path: Pat
     axes.set(xlabel="score: the network's probability of 'fake'", ylabel="galaxies", xlim=(low, high))
     axes.legend(frameon=False)
     _finish(figure, headline, SCORES_CAPTION, path)
+
+
+def draw_bins(bins: Sequence[Bin], headline: str, path: Path) -> None:
+    """Write the AUC in bins of each quantity as PNG, a panel each; `headline` goes above them."""
+    names = list(dict.fromkeys(each.quantity for each in bins))
+    figure = Figure(figsize=(2.9 * max(len(names), 2), 4.6), layout="constrained")
+    panels = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
+    for axes, name in zip(panels, names, strict=True):
+        axes.axhline(0.5, color="0.6", linestyle=":")
+        for each in (one for one in bins if one.quantity == name):
+            middle, (low, high) = (each.low + each.high) / 2, each.interval
+            across, up = [[(each.high - each.low) / 2]] * 2, [[each.auc - low], [high - each.auc]]
+            axes.errorbar(middle, each.auc, up, across, fmt="o", markersize=4, color="C3" if each.is_told_apart else "C0")
+        axes.set_xlabel(name)
+    panels[0].set_ylabel("test AUC")
+    _finish(figure, headline, BINS_CAPTION, path)
 
 
 def _finish(figure: Figure, headline: str, caption: str, path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ from hpc_galaxy.ledger import LOCK
 from hpc_galaxy.realism.gate import find_leaks
 from hpc_galaxy.realism.mosaic import brightness_band, draw_mosaic
 from hpc_galaxy.realism.pairs import choose_pairs, magnitude_at
-from hpc_galaxy.realism.plots import draw_roc, draw_scores
+from hpc_galaxy.realism.plots import draw_bins, draw_roc, draw_scores
 from hpc_galaxy.realism.statistics import summarise
+from hpc_galaxy.realism.where import Bin, describe, locate, quantities
 from hpc_galaxy.shards.numpy_shards import SplitReader, open_split
 from hpc_galaxy.tracing.attempt import recording
 from hpc_galaxy.tracing.spans import Stopwatch
@@ -86,9 +88,12 @@ def _load_best(run: Path, reader: SplitReader) -> Weights:
 
 def _write(config: Config, reader: SplitReader, logits: np.ndarray, about: About) -> None:
     labels, scores, out = reader.labels, fake_probability(logits), config.paths.report
-    numbers = summarise(labels, logits, reader.table["brick"], config.realism, config.seed, find_leaks(reader))
+    bricks, settings = reader.table["brick"], config.realism
+    values = quantities(reader.table, reader.stamp_format)
+    bins = locate(labels, scores, bricks, values, settings.permutations, config.seed)
+    numbers = summarise(labels, logits, bricks, settings, config.seed, find_leaks(reader), describe(bins, next(iter(values))))
     line = headline(numbers)
-    pictures = _draw_curves(labels, scores, line, out) + _draw_mosaics(config, reader)
+    pictures = _draw_curves(labels, scores, line, out) + _draw_bins(bins, line, out) + _draw_mosaics(config, reader)
     _write_scores(reader.table, scores, brightness_band(reader.stamp_format), out / "scores.csv")
     provenance = {
         "code_version": __version__,
@@ -98,7 +103,10 @@ def _write(config: Config, reader: SplitReader, logits: np.ndarray, about: About
         "shards": about.shards,
         "checkpoint_epoch": about.epoch,
     }
-    write_json(out / "report.json", {**numbers, "provenance": provenance, "pictures": [path.name for path in pictures]})
+    write_json(
+        out / "report.json",
+        {**numbers, "bins": [asdict(each) for each in bins], "provenance": provenance, "pictures": [path.name for path in pictures]},
+    )
     print(confusion_text(numbers["confusion"]), line, f"realism: {numbers['verdict']['sentence']}", sep="\n")
     print(f"realism: {shown(out)}: {', '.join(['report.json', 'scores.csv', *[path.name for path in pictures]])}", flush=True)
 
@@ -124,6 +132,13 @@ def _draw_curves(labels: np.ndarray, scores: np.ndarray, line: str, out: Path) -
         return [out / "scores.png"]
     draw_roc(labels, scores, line, out / "roc.png")
     return [out / "roc.png", out / "scores.png"]
+
+
+def _draw_bins(bins: list[Bin], line: str, out: Path) -> list[Path]:
+    if not bins:
+        return []
+    draw_bins(bins, line, out / "where.png")
+    return [out / "where.png"]
 
 
 def _draw_mosaics(config: Config, reader: SplitReader) -> list[Path]:

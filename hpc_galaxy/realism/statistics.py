@@ -40,7 +40,7 @@ def confusion_table(labels: np.ndarray, logits: np.ndarray) -> dict[str, dict[st
 
 
 def summarise(
-    labels: np.ndarray, logits: np.ndarray, bricks: np.ndarray, settings: Realism, seed: int, leaks: Sequence[str] = ()
+    labels: np.ndarray, logits: np.ndarray, bricks: np.ndarray, settings: Realism, seed: int, leaks: Sequence[str] = (), where: str = ""
 ) -> dict[str, Any]:
     """Return the numbers of the report, ready for JSON.
 
@@ -54,6 +54,8 @@ def summarise(
         Of both.
     leaks : sequence of str
         Why there may be no verdict, see `hpc_galaxy.realism.gate.find_leaks`.
+    where : str
+        At which galaxies they are told apart, see `hpc_galaxy.realism.where.describe`.
     """
     scores, count = fake_probability(logits), len(np.unique(bricks))
     value, found = auc(labels, scores), clustered_auc(labels, scores, bricks)
@@ -76,7 +78,7 @@ def summarise(
         "provable_margin": provable_margin(found) if found else None,
         "calibration": asdict(calibrate(labels, scores)),
         "confusion": confusion_table(labels, logits),
-        "verdict": asdict(judge(found, p_value, settings.margin or None, leaks)),
+        "verdict": asdict(judge(found, p_value, settings.margin or None, leaks, where)),
     }
 
 

@@ -31,7 +31,7 @@ class Verdict:
     sentence: str
 
 
-def judge(found: ClusteredAuc | None, p_value: float | None, margin: float | None, leaks: Sequence[str]) -> Verdict:
+def judge(found: ClusteredAuc | None, p_value: float | None, margin: float | None, leaks: Sequence[str], where: str = "") -> Verdict:
     """Return the verdict on held-out scores.
 
     Nothing is said of data that leak. "No difference was found" is no evidence of none: galaxies count as indistinguishable when both
@@ -47,6 +47,8 @@ def judge(found: ClusteredAuc | None, p_value: float | None, margin: float | Non
         Wanted; without it the smallest that a test set of this size can prove, see `provable_margin`.
     leaks : sequence of str
         What lets a classifier win without looking at galaxies.
+    where : str
+        At which galaxies they were told apart, see `hpc_galaxy.realism.where.describe`.
     """
     if leaks:
         return Verdict(REFUSED, None, f"no verdict: {'; '.join(leaks)}")
@@ -59,7 +61,7 @@ def judge(found: ClusteredAuc | None, p_value: float | None, margin: float | Non
     within = 0.5 - wanted < inner[0] and inner[1] < 0.5 + wanted
     if p_value <= SIGNIFICANCE:
         but = f", though by less than {wanted:.3f}" if within else ""
-        return Verdict(TOLD_APART, wanted, f"{number}: told apart (p = {p_value:.2g}){but}")
+        return Verdict(TOLD_APART, wanted, f"{number}: told apart{f' {where}' if where else ''} (p = {p_value:.2g}){but}")
     if within:
         return Verdict(ALIKE, wanted, f"{number}: indistinguishable within +/- {wanted:.3f} at {100 * POWER:.0f} % power")
     return Verdict(UNDECIDED, wanted, f"{number}: undecided (p = {p_value:.2g}); {_what_it_takes(found, wanted)}")

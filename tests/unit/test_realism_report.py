@@ -40,7 +40,7 @@ def test_report_and_pictures(trained: Path, capsys: pytest.CaptureFixture[str]) 
     done = json.loads((trained / "run" / "DONE").read_text())
     assert content["provenance"]["checkpoint_epoch"] == done["best_epoch"]
     assert content["provenance"]["training"] == done["fingerprint"] and content["provenance"]["shards"] == done["shards"]
-    assert content["pictures"] == ["roc.png", "scores.png", "mosaic_p99.png", "mosaic_p50.png"]
+    assert content["pictures"] == ["roc.png", "scores.png", "where.png", "mosaic_p99.png", "mosaic_p50.png"]
     for name in content["pictures"]:
         assert (directory / name).read_bytes().startswith(PNG)
         assert name in out
@@ -77,7 +77,7 @@ def test_without_magnitudes_there_are_no_mosaics(trained: Path, tmp_path: Path, 
     del table
     report(sample_shards.make_config(tmp_path), World(), False)
     assert "no galaxy has a g magnitude" in capsys.readouterr().out
-    assert json.loads((tmp_path / "report" / "report.json").read_text())["pictures"] == ["roc.png", "scores.png"]
+    assert json.loads((tmp_path / "report" / "report.json").read_text())["pictures"] == ["roc.png", "scores.png", "where.png"]
 
 
 def test_a_training_that_is_not_done_is_refused(trained: Path, tmp_path: Path) -> None:
