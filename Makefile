@@ -47,7 +47,7 @@ horovod: $(INSTALLED) ## Build Horovod again, for example after a compiler was i
 	@touch $(READY)
 
 clean: ## Remove what make made: the environment, ./demo, caches. The Horovod wheel's cache stays.
-	rm -rf $(VENV) .venv-ipex demo build hpc_galaxy.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) .venv-ipex .venv-mpich demo build hpc_galaxy.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 	rm -f hpc_galaxy/bricks/_rice*.so hpc_galaxy/cutouts/_cut*.so hpc_galaxy/shards/_fletcher*.so hpc_galaxy/splits/_moments*.so \
 	    hpc_galaxy/training/data/_inputs*.so
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -12,6 +12,7 @@ import typer
 
 from hpc_galaxy import __version__
 from hpc_galaxy.config import Config, load_config
+from hpc_galaxy.errors import ConfigError
 from hpc_galaxy.world import World, detect, guard
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -64,7 +65,27 @@ def _load(function: str) -> Callable[..., Any]:
 
 _stage("survey", "bricks.survey:make_survey", "Render a synthetic survey in the Legacy Surveys layout.")
 _stage("inject", "injection.inject:inject", "Draw fake galaxies into copies of the survey's coadds.")
-_stage("extract", "cutouts.extract:extract", "Cut stamps of real and fake galaxies; one HDF5 file a brick.")
+
+
+@app.command()
+def extract(
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+    overwrite: Overwrite = False,
+    part: Annotated[str, typer.Option("--part", help="Of the bricks, such as 3/16, beside other jobs; extract then completes.")] = "",
+    trace: Trace = False,
+) -> None:
+    """Cut stamps of real and fake galaxies; one HDF5 file a brick."""
+    function = "cutouts.extract:extract_part" if part else "cutouts.extract:extract"
+
+    def work(world: World) -> None:
+        which = _load("schedule:parse_part")(part) if part else overwrite
+        if part and overwrite:
+            raise ConfigError("--overwrite", "got together with --part, expected one of them", "parts work side by side, and clear nothing")
+        settings = _config(config, overrides, trace)
+        _watch("extract", settings, world, _load(function), settings, world, which)
+
+    _run(work)
 
 
 @app.command()
@@ -231,6 +252,7 @@ def submit(
     time: Annotated[str, typer.Option("--time", help="Limit of a job, HH:MM:SS; what needs longer is queued again.")] = "01:00:00",
     account: Annotated[str, typer.Option("--account", help="What is charged.")] = "",
     overrides: Overrides = None,
+    array: Annotated[int, typer.Option("--array", help="Extract the bricks in so many jobs side by side, each of --nodes; 0: in one.")] = 0,
     restarts: Annotated[int, typer.Option("--restarts", help="How often a job is queued again at most.")] = 100,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the scripts, and submit nothing.")] = False,
 ) -> None:
@@ -238,7 +260,7 @@ def submit(
 
     def work(world: World) -> None:
         module = import_module("hpc_galaxy.slurm.submit")
-        module.submit(module.Request(stage, site, nodes, time, account, config, tuple(overrides or ()), restarts), dry_run)
+        module.submit(module.Request(stage, site, nodes, time, account, config, tuple(overrides or ()), restarts, array), dry_run)
 
     _run(work)
 

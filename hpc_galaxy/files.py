@@ -73,10 +73,17 @@ def remove_partials(directory: Path, name: str = "*") -> None:
 
 
 @contextmanager
-def lock(path: Path) -> Iterator[Callable[[], None]]:
+def lock(path: Path, shared: bool = False) -> Iterator[Callable[[], None]]:
     """Hold a lock file while the block runs. The system lets go of it when the process ends, however it ends.
 
     Where the file system has no locks (some mounts of Lustre) a line on stderr says so, and the block runs without.
+
+    Parameters
+    ----------
+    path : Path
+        The lock file.
+    shared : bool
+        Hold it together with others who share it, and with nobody else.
 
     Yields
     ------
@@ -95,7 +102,7 @@ def lock(path: Path) -> Iterator[Callable[[], None]]:
     except OSError as error:
         raise OutputError(path, f"cannot be written ({error.strerror})", "check permissions, quota and free space") from error
     with file:
-        _lock(file, path)
+        _lock(file, path, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
         yield lambda: _require_same(file, path)
 
 
@@ -109,9 +116,9 @@ def _require_same(file: TextIO, path: Path) -> None:
         raise OutputError(path.parent, problem, "start the same command again: it makes what is missing")
 
 
-def _lock(file: TextIO, path: Path) -> None:
+def _lock(file: TextIO, path: Path, kind: int) -> None:
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         file.seek(0)
         holder = file.read().strip() or "unknown"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from hpc_galaxy import __version__
 from hpc_galaxy.config import Config
 from hpc_galaxy.errors import InputError, OutputError, StaleOutputError
 from hpc_galaxy.files import lock, read_object, remove_partials, write_json
+from hpc_galaxy.schedule import Part
 from hpc_galaxy.world import World
 
 MARKER, LEDGER, LOCK = "stage.json", "ledger.json", ".lock"
@@ -62,6 +63,37 @@ class Ledger:
     require_held: Callable[[], None] = field(default=lambda: None, repr=False, compare=False)
 
     @contextmanager
+    def claim_part(self, config: Config, world: World, part: Part, outputs: Sequence[str]) -> Iterator[None]:
+        """Work in the directory at the same time as other parts of the stage, while the block runs. Collective.
+
+        No part closes the ledger: the whole stage, started after them, does what is missing and then closes it.
+
+        Parameters
+        ----------
+        config, world, outputs : Config, World, sequence of str
+            See `claim`.
+        part : Part
+            Which one; nobody else works on it.
+
+        Raises
+        ------
+        StaleOutputError
+            See `claim`.
+        OutputError
+            The whole stage, or another job with the same part, is writing there.
+        """
+        with ExitStack() as held:
+            if world.is_root:
+                held.enter_context(lock(self.directory / LOCK, shared=True))
+                held.enter_context(lock(self.directory / f"{LOCK}-{part.number}-of-{part.of}"))
+                self._require_ours(outputs)
+                self._remove_receipt()
+                if not (self.directory / MARKER).exists():
+                    self._promise(config)
+            world.barrier()
+            yield
+
+    @contextmanager
     def claim(self, config: Config, world: World, overwrite: bool, outputs: Sequence[str]) -> Iterator[None]:
         """Own the directory for this configuration while the block runs; outputs of an interrupted run with the same one stay. Collective.
 
@@ -94,6 +126,19 @@ class Ledger:
                 self.require_held = lambda: None
 
     def _prepare(self, config: Config, overwrite: bool, outputs: Sequence[str]) -> None:
+        self._require_ours(outputs, overwrite)
+        remove_partials(self.directory)  # of a job that was killed while it wrote what follows
+        # An earlier run's receipt must not vouch for what this one is about to make.
+        self._remove_receipt()
+        self._promise(config)
+
+    def _promise(self, config: Config) -> None:
+        made_by = {"stage": self.stage, "fingerprint": self.fingerprint, "seed": config.seed, "code_version": __version__}
+        config.save(self.directory / "config.toml")
+        write_json(self.directory / MARKER, made_by)
+
+    def _require_ours(self, outputs: Sequence[str], overwrite: bool = False) -> None:
+        """Refuse a directory that holds anything else than this stage's outputs, made as they would be now; or clear it."""
         marker = self.directory / MARKER
         if marker.exists():
             before = _read_marker(marker, f"hpc-galaxy {self.stage}")
@@ -111,11 +156,6 @@ class Ledger:
                 )
         elif self._found(outputs):
             raise StaleOutputError(self.directory, f"holds files that 'hpc-galaxy {self.stage}' did not make", "choose another [paths]")
-        remove_partials(self.directory)  # of a job that was killed while it wrote what follows
-        # An earlier run's receipt must not vouch for what this one is about to make.
-        self._remove_receipt()
-        write_json(marker, {"stage": self.stage, "fingerprint": self.fingerprint, "seed": config.seed, "code_version": __version__})
-        config.save(self.directory / "config.toml")
 
     def _remove_receipt(self) -> None:
         try:

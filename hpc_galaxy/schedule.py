@@ -7,20 +7,51 @@ request must not wait for Python's interpreter lock while a thousand others queu
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from hpc_galaxy.errors import ConfigError
 from hpc_galaxy.tracing.progress import Progress
 from hpc_galaxy.tracing.recorder import WAIT
 from hpc_galaxy.tracing.spans import Stopwatch
 from hpc_galaxy.world import World, guard
 
 T = TypeVar("T")
+PART = re.compile(r"([1-9]\d*)/([1-9]\d*)")
 DEALING_ALONGSIDE = 64
 POLL_SECONDS = 0.0005  # a blocking receive would spin, on the core that rank 0 works on
 ASK, GIVE = 1, 2  # message tags
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of several jobs that share a stage's work list; `number` of `of`, counted from 1."""
+
+    number: int
+    of: int
+
+    def share(self, items: Sequence[T]) -> list[T]:
+        """Return this part of `items`: every of-th, beginning at its number."""
+        return list(items[self.number - 1 :: self.of])
+
+
+def parse_part(text: str) -> Part:
+    """Read ``NUMBER/OF``.
+
+    Raises
+    ------
+    ConfigError
+        It is something else, or there is no such part.
+    """
+    match = PART.fullmatch(text)
+    part = Part(int(match[1]), int(match[2])) if match else None
+    if part is None or part.number > part.of:
+        raise ConfigError("--part", f"got '{text}', expected NUMBER/OF with NUMBER from 1 to OF", "for example --part 3/16")
+    return part
 
 
 def deal(world: World, stage: str, unit: str, items: Sequence[T], watch: Stopwatch, costs: Sequence[float] | None = None) -> Iterator[T]:

@@ -17,5 +17,5 @@ def mpirun() -> Callable[..., CompletedProcess[str]]:
 
 @pytest.fixture(scope="session")
 def require() -> Callable[[str], None]:
-    """``require(name)`` skips the test when this machine lacks ``horovod``, ``slurm``, ``browser`` or ``compiler``."""
+    """``require(name)`` skips the test when this machine lacks ``horovod``, ``slurm``, ``mpich``, ``browser`` or ``compiler``."""
     return helpers.require

@@ -37,6 +37,8 @@ percentiles = [90, 10]
 pairs = 2
 """
 
+# Where scripts/set_up_mpich.sh puts it.
+MPICH = Path(__file__).resolve().parents[1] / ".venv-mpich" / "lib"
 SLURM_PROGRAMS = ("slurmctld", "slurmd", "srun", "sbatch", "munged")
 
 
@@ -113,7 +115,7 @@ def run_ranks(
 
 
 def require(name: str) -> None:
-    """Skip the test when this machine lacks `name`: ``horovod``, ``slurm``, ``browser`` or ``compiler``.
+    """Skip the test when this machine lacks `name`: ``horovod``, ``slurm``, ``mpich``, ``browser`` or ``compiler``.
 
     Where the environment variable HPC_GALAXY_REQUIRE (comma separated) names it, the test fails instead.
     """
@@ -136,6 +138,10 @@ def _lacks_slurm() -> str | None:
     return None if os.geteuid() == 0 else "starting a Slurm needs root"
 
 
+def _lacks_mpich() -> str | None:
+    return None if (MPICH / "libmpi.so.12").exists() else "no MPICH; 'scripts/set_up_mpich.sh .venv-mpich' brings it"
+
+
 def _lacks_browser() -> str | None:
     if find_chromium() is None:
         return "no Chromium; 'apt-get install chromium' brings one"
@@ -151,6 +157,7 @@ def _lacks_compiler() -> str | None:
 CHECKS: dict[str, Callable[[], str | None]] = {
     "horovod": _lacks_horovod,
     "slurm": _lacks_slurm,
+    "mpich": _lacks_mpich,
     "browser": _lacks_browser,
     "compiler": _lacks_compiler,
 }

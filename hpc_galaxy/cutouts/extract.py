@@ -16,10 +16,10 @@ from hpc_galaxy.bricks.views import list_bricks, list_injected_bricks, list_with
 from hpc_galaxy.config import Config
 from hpc_galaxy.cutouts.brick import Extractor, Started, Work, input_trees, views_by_class
 from hpc_galaxy.cutouts.selection import require_valid
-from hpc_galaxy.errors import HpcGalaxyError, InputError, StageError
+from hpc_galaxy.errors import ConfigError, HpcGalaxyError, InputError, StageError
 from hpc_galaxy.files import shown
 from hpc_galaxy.ledger import Ledger, fingerprint, require_complete
-from hpc_galaxy.schedule import deal
+from hpc_galaxy.schedule import Part, deal
 from hpc_galaxy.shards.schema import CLASSES
 from hpc_galaxy.tracing.attempt import recording
 from hpc_galaxy.tracing.progress import FAILED
@@ -38,23 +38,57 @@ def extract(config: Config, world: World, overwrite: bool = False) -> None:
     StageError
         Some bricks failed; all others are done, and the ledger names the failures.
     """
-    root, inputs = config.paths.cutouts, input_trees(config)
-    require_valid(config.extract)
-    for stage, directory in inputs.items():
-        require_complete(directory, stage)
-    ledger = Ledger(root, "extract", fingerprint(config, "extract", *inputs.values()))
+    ledger, root = _open(config), config.paths.cutouts
     with ledger.claim(config, world, overwrite, list(CLASSES)), recording(config.trace, root, "extract", world) as recorder:
         watch = Stopwatch(recorder)
         work = list_work(config, world) if world.is_root else []
-        weights = costs(config, world, world.bcast([item.brick for item in work]))
-        dealt = deal(world, "extract", "bricks", work, watch, weights)
-        entries = ledger.close(world, cut_bricks(Extractor(config, ledger.fingerprint, watch), dealt))
+        entries = ledger.close(world, _cut(config, world, work, Extractor(config, ledger.fingerprint, watch)))
     world.say(watch.summary(world, "extract", "cutouts"))
     if world.is_root:
         _say_cut_flow(world, entries)
         world.say(f"extract: {shown(root)}")
         _require_success(entries)
     world.barrier()
+
+
+def extract_part(config: Config, world: World, part: Part) -> None:
+    """Do a part of what `extract` does, at the same time as other jobs do others. `extract`, after them all, then closes the ledger.
+
+    Raises
+    ------
+    ConfigError
+        A trace is asked for: jobs in one directory would write the same one.
+    StageError
+        Some bricks failed; all others of this part are done.
+    """
+    if config.trace.on:
+        raise ConfigError("--part", "got together with a trace, expected one of them", "trace 'hpc-galaxy extract' without --part")
+    ledger, name = _open(config), f"extract {part.number}/{part.of}"
+    with ledger.claim_part(config, world, part, list(CLASSES)):
+        watch = Stopwatch(None)
+        work = part.share(list_work(config, world)) if world.is_root else []
+        mine = _cut(config, world, work, Extractor(config, ledger.fingerprint, watch))
+        entries = [entry for entries in world.gather(mine) for entry in entries]
+    world.say(watch.summary(world, name, "cutouts"))
+    if world.is_root:
+        world.say(f"{name}: {len(entries):,} bricks; 'hpc-galaxy extract' completes them when all parts are done")
+        _require_success(entries)
+    world.barrier()
+
+
+def _open(config: Config) -> Ledger:
+    """Return the ledger of the cutouts, once their inputs are known to be complete."""
+    inputs = input_trees(config)
+    require_valid(config.extract)
+    for stage, directory in inputs.items():
+        require_complete(directory, stage)
+    return Ledger(config.paths.cutouts, "extract", fingerprint(config, "extract", *inputs.values()))
+
+
+def _cut(config: Config, world: World, work: list[Work], extractor: Extractor) -> list[dict[str, Any]]:
+    """Cut rank 0's work list on all ranks; return the lines of this rank's bricks for the ledger. Collective."""
+    weights = costs(config, world, world.bcast([item.brick for item in work]))
+    return cut_bricks(extractor, deal(world, "extract", "bricks", work, extractor.watch, weights))
 
 
 def list_work(config: Config, world: World) -> list[Work]:

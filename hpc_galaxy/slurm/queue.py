@@ -30,15 +30,19 @@ def submit_script(script: Path, scheduler: str, after: Sequence[str] = ()) -> st
 
 
 def job_states(jobs: Sequence[str], scheduler: str) -> dict[str, str]:
-    """Return each job's state in Slurm's words, such as ``PENDING``; `GONE` where the scheduler has forgotten it."""
+    """Return each job's state in Slurm's words, such as ``PENDING``; `GONE` where the scheduler has forgotten it.
+
+    Of an array it is that of a part which is under way; otherwise of one that has not ended well, if there is any.
+    """
     states = {}
     for job in jobs:
         command = ["qstat", "-xf", job] if scheduler == "pbs" else ["scontrol", "--oneliner", "show", "job", job]
         try:
-            found = re.search(r"JobState=(\w+)|job_state = (\w)", ask(command))
+            found = re.findall(r"JobState=(\w+)|job_state = (\w)", ask(command))
         except LaunchError:
-            found = None
-        states[job] = (found[1] or PBS_STATES.get(found[2], found[2])) if found else GONE
+            found = []
+        parts = [slurm or PBS_STATES.get(pbs, pbs) for slurm, pbs in found]
+        states[job] = min(parts, key=lambda state: (state not in ACTIVE, state == "COMPLETED"), default=GONE)
     return states
 
 

@@ -43,6 +43,8 @@ class Job:
         How ``hpc-galaxy`` is called.
     restarts : int
         How often it is queued again at most.
+    array : int
+        An array of so many such jobs, which share the stage's bricks; 0: one job.
     """
 
     stage: str
@@ -54,6 +56,7 @@ class Job:
     overrides: Sequence[str] = ()
     program: str = "hpc-galaxy"
     restarts: int = 100
+    array: int = 0
 
     @property
     def ranks_per_node(self) -> int:
@@ -97,6 +100,7 @@ def render(job: Job, command: str) -> str:
     environment.filters["quote"] = shlex.quote
     text = resources.files("hpc_galaxy.slurm").joinpath("templates", "job.sh.j2").read_text()
     site, slurm = job.site, job.site.scheduler == "slurm"
+    share = f' --part "$SLURM_ARRAY_TASK_ID/{job.array}"' if job.array else ""
     options = [part for override in job.overrides for part in ("--set", override)]
     signal = "USR1" if job.stage == "train" else "TERM"
     return environment.from_string(text).render(
@@ -112,7 +116,7 @@ def render(job: Job, command: str) -> str:
         launcher=site.launcher.line.replace("{ranks}", str(job.nodes * job.ranks_per_node)).replace(
             "{ranks_per_node}", str(job.ranks_per_node)
         ),
-        program=f"{job.program} {shlex.join([job.stage, '-c', job.config.name, *options])}",
+        program=f"{job.program} {shlex.join([job.stage, '-c', job.config.name, *options])}{share}",
         signal=signal,
         warning=WARNINGS[signal],
     )
@@ -139,7 +143,8 @@ def slurm_lines(job: Job) -> list[str]:
         f"--cpus-per-task={job.threads}",
         f"--time={job.time}",
         *([f"--account={job.account}"] if job.account else []),
-        f"--output={job.folder}/%x-%j.log",
+        *([f"--array=1-{job.array}"] if job.array else []),
+        f"--output={job.folder}/%x-{'%A_%a' if job.array else '%j'}.log",
         "--open-mode=append",
         "--requeue",
         f"--signal=B:USR1@{job.warning_seconds}",

@@ -71,14 +71,15 @@ def examine(run: Path) -> list[Line]:
     record = read_record(folder)
     if not record:
         raise InputError(folder / RECORD, "no such file", "give the directory of the configuration that 'hpc-galaxy submit -c' was given")
-    newest = {str(entry["stage"]): entry for entry in record}
+    newest = {(str(entry["stage"]), "array" in entry): entry for entry in record}
     lines = []
-    for stage, entry in newest.items():
+    for (stage, is_array), entry in newest.items():
         job, site = str(entry["job"]), load_site(str(entry["site"]))
-        log = folder / (f"hpc-galaxy-{stage}-{job}.log" if site.scheduler == "slurm" else f"hpc-galaxy-{stage}.log")
-        said, error = read_log(log)
+        name = f"hpc-galaxy-{stage}-{job}{'_*' if is_array else ''}.log" if site.scheduler == "slurm" else f"hpc-galaxy-{stage}.log"
+        said, error = read_logs(sorted(folder.glob(name)))
         config = load_config(Path(str(entry["config"])), [str(one) for one in _sequence(entry["overrides"])])
-        lines.append(Line(stage, job, job_states([job], site.scheduler)[job], is_done(config, stage), said, error))
+        shown = f"{job}_[1-{entry['array']}]" if is_array else job
+        lines.append(Line(stage, shown, job_states([job], site.scheduler)[job], is_done(config, stage), said, error))
     return lines
 
 
@@ -90,6 +91,13 @@ def is_done(config: Config, stage: str) -> bool:
     """Return whether a stage's outputs are complete."""
     name, marker = DONE[stage]
     return bool((getattr(config.paths, name) / marker).exists())
+
+
+def read_logs(paths: Sequence[Path]) -> tuple[str, str]:
+    """Return the last line of some logs, and the last error in any of them; see `read_log`."""
+    found = [read_log(path) for path in paths]
+    said, errors = ([text for text in texts if text] for texts in zip(*found, strict=True)) if found else ([], [])
+    return said[-1] if said else "", errors[-1] if errors else ""
 
 
 def read_log(path: Path) -> tuple[str, str]:

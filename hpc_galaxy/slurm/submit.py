@@ -15,11 +15,12 @@ from hpc_galaxy.errors import ConfigError, StageError
 from hpc_galaxy.files import lock, read_json, shown, write_json, write_text
 from hpc_galaxy.slurm.queue import ACTIVE, job_states, submit_script
 from hpc_galaxy.slurm.script import Job, limit_seconds, render
-from hpc_galaxy.slurm.site import STAGES, load_site
+from hpc_galaxy.slurm.site import STAGES, Site, load_site
 
 CHAIN = ("extract", "split", "train", "realism")
 RECORD = "jobs.json"
 SHORTEST = 60
+LONGEST_ARRAY = 1000  # Slurm's MaxArraySize, where a site has not changed it
 TIME = re.compile(r"(\d+-)?\d{1,2}:\d{2}:\d{2}")
 
 
@@ -41,6 +42,8 @@ class Request:
         On top of it.
     restarts : int
         How often a job is queued again at most.
+    array : int
+        Extract in so many jobs side by side, and complete it in one more; 0: in one.
     """
 
     stage: str
@@ -51,6 +54,7 @@ class Request:
     config: Path
     overrides: Sequence[str] = ()
     restarts: int = 100
+    array: int = 0
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -81,12 +85,13 @@ def submit(request: Request, dry_run: bool = False) -> None:
         refuse_twice(record, jobs)
         after: list[str] = []
         for job in jobs:
-            script = folder / f"{job.stage}.sh"
+            script = folder / f"{job.stage}{'-array' if job.array else ''}.sh"
             write_text(script, render(job, typed()))
             number = submit_script(script, job.site.scheduler, after)
             record.append(entry(request, job, number))
             write_json(folder / RECORD, record)
-            print(f"submit: job {number}: {job.stage}{f', after {after[0]}' if after else ''} ({shown(script)})", flush=True)
+            what = job.stage + (f" in {job.array} parts" if job.array else "") + (f", after {after[0]}" if after else "")
+            print(f"submit: job {number}: {what} ({shown(script)})", flush=True)
             after = [number]
     print(f"submit: 'hpc-galaxy status {shown(folder.parent)}' says how they are", flush=True)
 
@@ -94,7 +99,8 @@ def submit(request: Request, dry_run: bool = False) -> None:
 def entry(request: Request, job: Job, number: str) -> dict[str, object]:
     """Return what is recorded of a job."""
     site = request.site if not request.site.endswith(".toml") else str(Path(request.site).absolute())
-    asked = {"config": str(job.config.absolute()), "overrides": list(job.overrides)}
+    asked: dict[str, object] = {"config": str(job.config.absolute()), "overrides": list(job.overrides)}
+    asked |= {"array": job.array} if job.array else {}
     return {"stage": job.stage, "job": number, "site": site, "nodes": job.nodes, "submitted": time.strftime("%F %T"), **asked}
 
 
@@ -110,10 +116,35 @@ def make_jobs(request: Request) -> list[Job]:
         raise ConfigError("--time", f"got '{request.time}', expected 00:01:00 or more", "Slurm counts a limit in minutes")
     if site.account and not request.account:
         raise ConfigError("--account", f"is missing, and jobs on {site.name} need one", "give --account NAME")
+    if request.array:
+        require_array(request, site)
     load_config(request.config, request.overrides)
     program = site.program or f"{shlex.quote(sys.executable)} -m hpc_galaxy"
     job = Job("", site, request.nodes, request.time, request.account, request.config, request.overrides, program, request.restarts)
-    return [replace(job, stage=stage, nodes=1 if stage == "realism" else request.nodes) for stage in request.stages]
+    jobs = [replace(job, stage=stage, nodes=1 if stage == "realism" else request.nodes) for stage in request.stages]
+    if not request.array:
+        return jobs
+    # What the array has cut is looked through, and its ledger written, by one job of the same stage.
+    return [replace(jobs[0], array=request.array), replace(jobs[0], nodes=1), *jobs[1:]]
+
+
+def require_array(request: Request, site: Site) -> None:
+    """Refuse an array of what cannot be shared by jobs.
+
+    Raises
+    ------
+    ConfigError
+        It is none of bricks, it is too small or too large, or the scheduler is not Slurm.
+    """
+    if request.stages[0] != "extract":
+        raise ConfigError(
+            "--array", f"got with '{request.stage}', expected 'extract' or 'all'", "only bricks are shared by jobs; give --nodes"
+        )
+    if not 2 <= request.array <= LONGEST_ARRAY:
+        remedy = "one job of more --nodes deals bricks out evenly; an array suits queues where small jobs start earlier"
+        raise ConfigError("--array", f"got {request.array}, expected 2 to {LONGEST_ARRAY:,}", remedy)
+    if site.scheduler != "slurm":
+        raise ConfigError("--array", f"got on {site.name}, which has {site.scheduler}, expected Slurm", "give --nodes")
 
 
 def read_record(folder: Path) -> list[dict[str, object]]:

@@ -54,7 +54,7 @@ collect
 while kill -0 "$step" 2>/dev/null; do
     if [ "$warned" = 1 ]; then
         kill -TERM "$step" 2>/dev/null || true
-        sleep 2
+        sleep 2 || true # TERM ends it as well
     else
         collect
     fi

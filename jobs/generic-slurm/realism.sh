@@ -41,16 +41,16 @@ collect() {
 }
 state=
 ask_state() {
-    [ "$ended" = 0 ] || state=$(scontrol --oneliner show job "$SLURM_JOB_ID" | grep -o 'JobState=[A-Z]*' || true)
+    [ "$ended" = 0 ] || state=$(scontrol --oneliner show job "$SLURM_JOB_ID" | grep -o 'JobState=[A-Z_]* Reason=[A-Za-z]*' || true)
     ended=0
 }
 collect
 while kill -0 "$step" 2>/dev/null; do
     ask_state
-    case $state in *TIMEOUT | *CANCELLED) break ;; esac # there is no time to wait for the ranks
+    case $state in *TimeLimit | *COMPLETING* | *CANCELLED*) break ;; esac # there is no time to wait for the ranks
     if [ "$warned" = 1 ]; then
         kill -TERM "$step" 2>/dev/null || true
-        sleep 2
+        sleep 2 || true # TERM ends it as well
     else
         collect
     fi
@@ -60,8 +60,8 @@ done
 again=0
 ask_state
 case $state in
-*TIMEOUT) again=1 ;;
-*CANCELLED) ;;
+*TimeLimit) again=1 ;;
+*COMPLETING* | *CANCELLED*) ;; # by the user
 *)
     collect
     if [ "$code" = 75 ] || { [ "$warned" = 1 ] && [ "$code" != 0 ]; }; then again=1; fi

@@ -17,6 +17,9 @@ from pathlib import Path
 
 import helpers
 import pytest
+from queueing import shards, undisturbed
+
+__all__ = ["shards", "slurm", "undisturbed"]
 
 NODES = 4
 START_SECONDS = 30
@@ -46,7 +49,7 @@ SelectTypeParameters=CR_Core
 SwitchType=switch/none
 MailProg=/bin/true
 MpiDefault=none
-SlurmdTimeout=20
+SlurmdTimeout=10
 KillWait=5
 JobRequeue=1
 ReturnToService=2
@@ -57,10 +60,11 @@ PartitionName=main Nodes=ALL Default=YES MaxTime=10 State=UP
 
 @dataclass(frozen=True)
 class Slurm:
-    """A running cluster: its directory and the environment in which its commands work."""
+    """A running cluster: its directory, the environment in which its commands work, and what will be stopped at the end."""
 
     root: Path
     env: Mapping[str, str] = field(repr=False)
+    daemons: ExitStack = field(default_factory=ExitStack, repr=False)
 
     def run(self, *command: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
         """Run a command against this cluster; a hang fails the test, the exit code is the caller's to check."""
@@ -85,6 +89,11 @@ class Slurm:
             time.sleep(0.1)
         return state, output.read_text()
 
+    def start_node(self, name: str) -> None:
+        """Start a node's daemon again after it was killed, and wait until all nodes are there."""
+        self.daemons.callback(_stop, _start(f"slurmd-{name}", ["slurmd", "-D", "-N", name], self))
+        _wait(lambda: _idle_nodes(self) == NODES, self, f"{name} did not come back")
+
     def _state(self, job: str) -> str:
         match = re.search(r"JobState=(\w+)", self.run("scontrol", "--oneliner", "show", "job", job).stdout)
         return match[1] if match else "unknown"
@@ -98,7 +107,7 @@ def slurm(require: Callable[[str], None]) -> Iterator[Slurm]:
     root = Path(tempfile.mkdtemp(prefix="slurm-", dir="/tmp"))
     cluster = Slurm(root, _environment(root))
     try:
-        with ExitStack() as daemons:
+        with cluster.daemons as daemons:
             _configure(root)
             for name, command in _commands(root).items():
                 daemons.callback(_stop, _start(name, command, cluster))

@@ -4,39 +4,19 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-import tomli_w
+from queueing import HPC_GALAXY, SETTLE_SECONDS, configure
 from sample_shards import make_shards
 
 from hpc_galaxy.slurm.site import STAGES
 
-SITE = {
-    "about": "the tests' own cluster",
-    "source": "",
-    "scheduler": "slurm",
-    "cores_per_node": 2,
-    "gpus_per_node": 0,
-    "account": False,
-    "ended": "",
-    "launcher": {"line": "srun --mpi=pmix --kill-on-bad-exit=1", "why": "Open MPI speaks PMIx", "source": ""},
-    "ranks": {"extract": 1, "split": 1, "train": 1, "realism": 1},
-}
 SURVEY = {"survey": {"bricks": 24, "npix": 384}, "injection": {"per_brick": 40}}
+LIMIT = ("--time", "00:05:00")
 SPLIT = {"extract": {"selection": "all"}, "split": {"match": "none", "train": 0.6, "valid": 0.2, "test": 0.2}}
-SETTLE_SECONDS = 8
-HPC_GALAXY = (sys.executable, "-m", "hpc_galaxy")
-
-
-def configure(root: Path, content: dict[str, Any]) -> tuple[str, ...]:
-    """Write a configuration and the site, and return the options that name them."""
-    (root / "run.toml").write_text(tomli_w.dumps(content))
-    (root / "tests.toml").write_text(tomli_w.dumps(SITE))
-    return ("-c", str(root / "run.toml"), "--site", str(root / "tests.toml"), "--time", "00:05:00")
 
 
 def wait(slurm: Any, root: Path, stages: set[str], seconds: float) -> None:
@@ -54,7 +34,7 @@ def wait(slurm: Any, root: Path, stages: set[str], seconds: float) -> None:
 def test_the_whole_chain_on_two_nodes(slurm: Any, require: Any, tmp_path: Path) -> None:
     require("horovod")
     training = {"epochs": 1, "batch_size": 16, "threads": 1, "backend": "horovod"}
-    options = configure(tmp_path, SURVEY | SPLIT | {"train": training})
+    options = (*configure(tmp_path, SURVEY | SPLIT | {"train": training}), *LIMIT)
     for stage in ("survey", "inject"):
         made = slurm.run(*HPC_GALAXY, "submit", stage, "--nodes", "2", *options)
         assert made.returncode == 0, made.stderr
@@ -77,13 +57,36 @@ def test_the_whole_chain_on_two_nodes(slurm: Any, require: Any, tmp_path: Path) 
     assert json.loads((tmp_path / "report" / "report.json").read_text())["auc"] is not None
 
 
+def test_an_array_of_bricks(slurm: Any, tmp_path: Path) -> None:
+    cut = {"classes": ["real"], "real_from": "survey", "selection": "all"}
+    options = (*configure(tmp_path, {"survey": {"bricks": 6, "npix": 256}, "extract": cut}), *LIMIT)
+    made = slurm.run(*HPC_GALAXY, "survey", "-c", options[1])
+    assert made.returncode == 0, made.stderr
+    submitted = slurm.run(*HPC_GALAXY, "submit", "extract", "--array", "3", *options)
+    assert submitted.returncode == 0, submitted.stderr
+    assert re.search(r"job \d+: extract in 3 parts \(", submitted.stdout)
+    array, whole = re.findall(r"job (\d+):", submitted.stdout)
+    again = slurm.run(*HPC_GALAXY, "submit", "extract", *options)
+    assert again.returncode == 1 and f"submit extract: job {array} of the same stage is" in again.stderr, again.stderr
+    # The record's newest job of the stage is the one that completes it, after every part.
+    wait(slurm, tmp_path, {"extract"}, 60)
+    logs = {path.name: path.read_text() for path in (tmp_path / "jobs").glob("*.log")}
+    assert sorted(logs) == [*(f"hpc-galaxy-extract-{array}_{part}.log" for part in (1, 2, 3)), f"hpc-galaxy-extract-{whole}.log"]
+    for part in (1, 2, 3):
+        assert f"extract {part}/3: 2 bricks" in logs[f"hpc-galaxy-extract-{array}_{part}.log"]
+    rows = [line.split() for line in slurm.run(*HPC_GALAXY, "status", str(tmp_path)).stdout.splitlines()[1:3]]
+    assert rows == [["extract", f"{array}_[1-3]", "COMPLETED", "yes"], ["extract", whole, "COMPLETED", "yes"]]
+    receipt = json.loads((tmp_path / "cutouts" / "ledger.json").read_text())
+    assert len(receipt["items"]) == 6 and not any("error" in entry for entry in receipt["items"])
+
+
 def test_a_training_that_is_stopped_is_queued_again_and_ends_with_the_same_weights(slurm: Any, tmp_path: Path) -> None:
     weights = {}
     training = {"epochs": 12, "batch_size": 8, "threads": 1, "backend": "mpi"}
     for name in ("undisturbed", "stopped"):
         root = tmp_path / name
         make_shards(root / "shards", train=64, valid=16, test=16)
-        options = configure(root, {"train": training})
+        options = (*configure(root, {"train": training}), *LIMIT)
         assert slurm.run(*HPC_GALAXY, "submit", "train", "--nodes", "2", *options).returncode == 0
         if name == "stopped":
             stop(slurm, root)

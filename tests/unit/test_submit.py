@@ -73,6 +73,15 @@ def test_the_warning_leaves_most_of_a_short_limit_to_the_work(limit: str, lead: 
     assert f"#SBATCH --signal=B:USR1@{lead}" in script.splitlines()
 
 
+def test_an_array_shares_the_bricks_and_one_job_completes_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    jobs = make_jobs(request(tmp_path, array=16))
+    assert [(one.stage, one.array, one.nodes) for one in jobs[:3]] == [("extract", 16, 2), ("extract", 0, 1), ("split", 0, 2)]
+    script = render(jobs[0], "hpc-galaxy submit").splitlines()
+    assert "#SBATCH --array=1-16" in script and any(line.endswith("/%x-%A_%a.log") for line in script)
+    assert any(line.endswith('hpc_galaxy extract -c run.toml --part "$SLURM_ARRAY_TASK_ID/16" &') for line in script)
+    assert "--part" not in render(jobs[1], "hpc-galaxy submit")
+
+
 def test_pbs_is_told_ranks_by_the_launcher() -> None:
     script = render(Job("train", load_site("aurora"), 3, "00:30:00", "abc", Path("/data/run.toml")), "hpc-galaxy submit")
     assert "#PBS -l select=3" in script and "#PBS -A abc" in script and "SBATCH" not in script
@@ -98,6 +107,10 @@ def test_the_chain_is_extract_to_realism_and_a_report_takes_one_node(tmp_path: P
         ({"site": "perlmutter"}, "unknown site 'perlmutter', expected one of aurora, "),
         ({"site": "perlmutter-cpu"}, "--account: is missing, and jobs on perlmutter-cpu need one"),
         ({"time": "90"}, "got '90', expected HH:MM:SS"),
+        ({"array": 1}, "--array: got 1, expected 2 to 1,000; one job of more --nodes"),
+        ({"array": 1001}, "--array: got 1001, expected 2 to 1,000"),
+        ({"array": 4, "stage": "train"}, "--array: got with 'train', expected 'extract' or 'all'"),
+        ({"array": 4, "site": "aurora", "account": "a"}, "--array: got on aurora, which has pbs, expected Slurm"),
         ({"time": "00:00:59"}, "got '00:00:59', expected 00:01:00 or more"),
         ({"overrides": ("train.epoch=1",)}, "unknown key 'train.epoch'"),
         ({"config": Path("none.toml")}, "no such file"),
@@ -157,6 +170,22 @@ def test_a_stage_is_not_submitted_twice(tmp_path: Path, monkeypatch: pytest.Monk
     states["3"] = "FAILED"
     submit.submit(request(tmp_path, stage="train"))
     assert [entry["job"] for entry in submit.read_record(tmp_path / "jobs")] == ["1", "2", "3", "4", "5", "6"]
+
+
+def test_an_array_is_as_its_parts_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = ["COMPLETED", "FAILED", "RUNNING"]
+    monkeypatch.setattr(queue, "ask", lambda command: "\n".join(f"JobId=7 JobState={state} Reason=None" for state in parts))
+    assert job_states(["7"], "slurm") == {"7": "RUNNING"}
+    parts.pop()
+    assert job_states(["7"], "slurm") == {"7": "FAILED"}
+    monkeypatch.setattr(queue, "ask", scheduler({}))
+    monkeypatch.setattr(sys, "argv", ["hpc-galaxy", "submit"])
+    submit.submit(request(tmp_path, stage="extract", array=3))
+    for part, text in enumerate(["hpc-galaxy: error: a: bad\n", "", "extract 3/3: 2 bricks\n"], start=1):
+        (tmp_path / "jobs" / f"hpc-galaxy-extract-1_{part}.log").write_text(text)
+    first, second = examine(tmp_path)
+    assert (first.job, second.job) == ("1_[1-3]", "2")
+    assert (first.said, first.error) == ("extract 3/3: 2 bricks", "hpc-galaxy: error: a: bad")
 
 
 def test_status_says_the_last_error_of_what_is_not_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
