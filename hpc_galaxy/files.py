@@ -24,6 +24,8 @@ import numpy as np
 
 from hpc_galaxy.errors import InputError, OutputError
 
+PROBE = 1 << 16  # bytes
+
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
@@ -55,10 +57,25 @@ def whole_file(path: Path) -> Iterator[Path]:
     except OSError as error:
         if isinstance(error.filename, str) and Path(error.filename) not in (path, temporary, *path.parents):
             raise  # of another file, that the block was reading
-        raise OutputError(path, f"cannot be written ({error.strerror or error})", "check permissions, quota and free space") from error
+        raise OutputError(path, f"cannot be written ({_reason(error, path)})", "check permissions, quota and free space") from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def _reason(error: OSError, path: Path) -> str:
+    """Return why a file cannot be written. CFITSIO keeps that for itself: the system says it of another file beside it."""
+    if error.strerror:
+        return error.strerror
+    probe = path.with_name(f".partial-{os.getpid()}-probe")
+    try:
+        probe.write_bytes(bytes(PROBE))
+    except OSError as cause:
+        return cause.strerror or str(cause)
+    finally:
+        with suppress(OSError):
+            probe.unlink(missing_ok=True)
+    return str(error).partition("\n")[0]
 
 
 def remove_partial(path: Path) -> None:
@@ -113,7 +130,7 @@ def _require_same(file: TextIO, path: Path) -> None:
         same = False
     if not same:
         problem = "was removed or replaced while this job was writing there"
-        raise OutputError(path.parent, problem, "start the same command again: it makes what is missing")
+        raise OutputError(path.parent, problem, "unless another job works there now, remove it and start the same command again")
 
 
 def _lock(file: TextIO, path: Path, kind: int) -> None:

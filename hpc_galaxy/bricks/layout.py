@@ -91,7 +91,7 @@ def read_table(path: Path, choose: Callable[[list[str]], list[str]] | None = Non
     InputError
         The file is missing, has no readable FITS table, or one that does not fit into the memory.
     """
-    with open_table(path) as hdu:
+    with open_table(find(path)) as hdu:
         names = [name.lower() for name in hdu.get_colnames()]
         table = hdu.read(columns=choose(names) if choose else names)
     return np.asarray(table).astype(table.dtype.newbyteorder("="), copy=False)
@@ -106,7 +106,6 @@ def open_table(path: Path) -> Iterator[Any]:
     InputError
         As `read_table`.
     """
-    path = find(path)
     most = most_bytes(path)
     try:
         with fitsio.FITS(str(path), lower=True) as hdus:
@@ -122,7 +121,8 @@ def open_table(path: Path) -> Iterator[Any]:
                 raise InputError(path, problem, "copy the file again")
             yield hdu
     except (OSError, ValueError, MemoryError) as error:
-        raise InputError(path, f"not a readable FITS table ({error})", "copy the file again") from error
+        reason = str(error).partition("\n")[0]
+        raise InputError(path, f"not a readable FITS table ({reason})", "copy the file again") from error
 
 
 def write_table(path: Path, table: np.ndarray, extname: str) -> None:

@@ -7,7 +7,7 @@ import os
 import shutil
 import signal
 from collections.abc import Callable
-from contextlib import nullcontext, suppress
+from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,8 +62,10 @@ def run(config: Config, world: World, overwrite: bool, layout: Layout, smoke: bo
         _start(directory, config, world, checkpoints)
         with recording(config.trace, directory, "train", world) as recorder:
             trainer, state = _begin(config, data, world, layout, content, recorder)
-            metrics = Metrics(directory, world, state, config.train.log_steps)
-            with profiling(config.trace.profiler, recorder, world.rank) as profile:
+            with (
+                closing(Metrics(directory, world, state, config.train.log_steps)) as metrics,
+                profiling(config.trace.profiler, recorder, world.rank) as profile,
+            ):
                 keeper = Keeper(config, data, trainer, checkpoints, metrics, signals, watchdog, profile)
                 fit(trainer, data.held_out, state, keeper)
         keeper.finish(state)
@@ -154,7 +156,6 @@ class Keeper:
 
     def finish(self, state: State) -> None:
         """Draw the learning curve, write the marker, and say what came out; on rank 0."""
-        self.metrics.close()
         world, run, best = self.trainer.world, self.config.paths.run, state.best()
         if not world.is_root or best is None:
             return
