@@ -70,7 +70,7 @@ say "image: $image, $(podman image inspect --format '{{.Size}}' "$image") bytes"
 
 container=$(buildah from "$image")
 [ "$(inside id -u)" != 0 ] || fail "the image runs as root"
-! inside sh -c 'command -v cc || command -v g++ || command -v cmake' || fail "the image holds a compiler"
+inside sh -c '! { command -v cc || command -v g++ || command -v cmake; }' || fail "the image holds a compiler"
 inside hpc-galaxy doctor
 
 inside mpirun -n 2 python -c "$ranks" /opt/mpich/lib/libmpi.so.12 "$(sed -n 's/^ARG MPICH=//p' containers/Containerfile)"

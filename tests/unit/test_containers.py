@@ -74,6 +74,8 @@ def test_both_images_have_one_mpich_and_treat_it_alike() -> None:
     cpu, cuda = (arguments(recipe) for recipe in RECIPES)
     assert re.fullmatch(r"\d+\.\d+\.\d+", cpu["MPICH"])
     assert cpu["MPICH"] == cuda["MPICH"]
+    # The version with which the tests of 'srun --mpi=pmi2' run.
+    assert f"version={cpu['MPICH']}\n" in (ROOT / "scripts" / "set_up_mpich.sh").read_text()
     (ours,), (theirs,) = ([step for step in steps(recipe) if "MPI4PY_MPIABI" in step] for recipe in RECIPES)
     assert ours == theirs
     assert " MPI4PY_MPIABI=mpich " in ours
