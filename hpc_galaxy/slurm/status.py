@@ -23,7 +23,9 @@ DONE = {
     "realism": ("report", "report.json"),
 }
 """Of each stage: of the configuration's paths, which, and the file in it that says that it is complete."""
-ERROR = re.compile(r"^(hpc-galaxy: error: .*|rank \d+: \w*(Error|Exception).*|slurmstepd: error: .*|.*DUE TO TIME LIMIT.*)$", re.MULTILINE)
+OURS = re.compile(r"^(hpc-galaxy: error: .*|hpc-galaxy: watchdog: .*the job ends here.*|rank \d+: \w*(Error|Exception).*)$", re.MULTILINE)
+SLURMS = re.compile(r"^(slurmstepd\S*: error: (?!.*JOB REQUEUE).*|srun: error: .*: Killed|.*DUE TO TIME LIMIT.*)$", re.MULTILINE)
+"""What says why a job has ended: Slurm's own words only where there are none of the ranks, which say more."""
 TAIL_BYTES = 100_000
 
 
@@ -109,7 +111,7 @@ def read_log(path: Path) -> tuple[str, str]:
     except OSError:
         return "", ""
     lines = [line for line in text.splitlines() if line.strip()]
-    errors = [match[0] for match in ERROR.finditer(text)]
+    errors = [match[0] for match in OURS.finditer(text)] or [match[0] for match in SLURMS.finditer(text)]
     return lines[-1] if lines else "", errors[-1] if errors else ""
 
 

@@ -202,6 +202,21 @@ def test_status_says_the_last_error_of_what_is_not_done(tmp_path: Path, monkeypa
     assert read_log(tmp_path / "none") == ("", "")
 
 
+@pytest.mark.parametrize(
+    ("log", "error"),
+    [
+        ("rank 1: RuntimeError: a bug\nsrun: error: n2: task 0: Killed\n", "rank 1: RuntimeError: a bug"),
+        ("srun: error: n2: task 1: Killed\nsrun: launch/slurm: ending\n", "srun: error: n2: task 1: Killed"),
+        ("slurmstepd: error: *** JOB 4 ON n1 CANCELLED AT 1 DUE TO JOB REQUEUE ***\n", ""),
+        ("slurmstepd-n1: error: *** JOB 4 ON n1 CANCELLED AT 1 ***\n", "slurmstepd-n1: error: *** JOB 4 ON n1 CANCELLED AT 1 ***"),
+        ("srun: error: n2: task 1: Exited with exit code 75\n", ""),
+    ],
+)
+def test_the_reason_is_the_ranks_or_slurms(tmp_path: Path, log: str, error: str) -> None:
+    (tmp_path / "log").write_text(log)
+    assert read_log(tmp_path / "log")[1] == error
+
+
 def test_nothing_submitted_is_said(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such file"):
         examine(tmp_path)
