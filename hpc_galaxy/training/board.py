@@ -6,6 +6,7 @@ room in its queue. Here a file that cannot be written costs the file, and not th
 
 from __future__ import annotations
 
+import socket
 import sys
 import time
 from collections.abc import Callable
@@ -26,17 +27,19 @@ class Board:
     """
 
     def __init__(self, directory: Path, steps: int) -> None:
-        from tensorboardX.event_file_writer import EventsWriter
         from tensorboardX.proto.event_pb2 import Event, SessionLog
+        from tensorboardX.record_writer import RecordWriter
         from tensorboardX.summary import scalar
 
-        def made(folder: Path) -> Path:
-            folder.mkdir(parents=True, exist_ok=True)
-            return folder
+        def open_new() -> Any:
+            directory.mkdir(parents=True, exist_ok=True)
+            # The name by which TensorBoard knows such files.
+            return RecordWriter(str(directory / f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}"))
 
         self._directory, self._event, self._scalar = directory, Event, scalar
         self._file: Any = None
-        self._file = self._or_without(lambda: EventsWriter(str(made(directory) / "events")))
+        self._file = self._or_without(open_new)
+        self._write(file_version="brain.Event:2")
         self._write(step=steps + 1, session_log=SessionLog(status=SessionLog.START))
 
     def add(self, name: str, value: float, step: int) -> None:
@@ -57,7 +60,7 @@ class Board:
     def _write(self, **content: Any) -> None:
         if self._file is not None:
             event = self._event(wall_time=time.time(), **content)
-            self._or_without(lambda: self._file.write_event(event))
+            self._or_without(lambda: self._file.write(event.SerializeToString()))
 
     def _or_without(self, work: Callable[[], Any]) -> Any:
         try:

@@ -7,7 +7,9 @@ some of the faults: a start takes seconds).
 
 from __future__ import annotations
 
+import json
 import os
+import pickle
 import shutil
 import signal
 import subprocess
@@ -21,13 +23,18 @@ import psutil
 import pytest
 import sample_shards
 import torch
-from helpers import beside_python, mpi_environ
+from helpers import beside_python, mpi_environ, run_group
 
+from hpc_galaxy.config import load_config
+from hpc_galaxy.errors import FormatError
 from hpc_galaxy.files import lock
 from hpc_galaxy.guarding.watchdog import STUCK
 from hpc_galaxy.ledger import LOCK
+from hpc_galaxy.training.board import Board
 from hpc_galaxy.training.checkpoint import checkpoint_path, read_checkpoint
+from hpc_galaxy.training.train import train
 from hpc_galaxy.training.weights import load_weights
+from hpc_galaxy.world import World
 
 EXAMPLES, BATCH, EPOCHS = 160, 16, 3
 LAST = EXAMPLES // BATCH * EPOCHS
@@ -244,3 +251,89 @@ def test_a_directory_that_may_only_be_read(shards: Path, small_disk: Path) -> No
     assert code == 1 and seconds < GONE_WITHIN
     assert said.count("cannot be written (Read-only file system); check permissions") == 1
     assert "Traceback" not in said
+
+
+EARLY = """
+import os, signal, sys, time
+if "EARLY" not in os.environ:
+    # As the job script does: trap '' USR1; and then the signal comes before there is a Python.
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    os.kill(os.getpid(), signal.SIGUSR1)
+    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, "EARLY": "1"})
+from hpc_galaxy import cli
+from hpc_galaxy.training import train
+
+prepare = train.prepare_node
+def before_torch(*arguments):
+    assert "torch" not in sys.modules
+    os.kill(os.getpid(), signal.SIGUSR1)
+    return prepare(*arguments)
+train.prepare_node = before_torch
+cli.main()
+"""
+
+
+def test_a_signal_before_the_training_begins_is_not_lost(shards: Path, tmp_path: Path) -> None:
+    """Importing torch takes seconds, and opening the data more: a signal that comes meanwhile is obeyed after the first step."""
+    settings = [f"paths.shards='{shards}'", f"paths.run='{tmp_path}/run'", "train.backend='serial'", "train.threads=1"]
+    settings += [f"train.batch_size={BATCH}", f"train.epochs={EPOCHS}"]
+    options = [part for setting in settings for part in ("--set", setting)]
+    done = run_group([sys.executable, "-c", EARLY, "train", *options], timeout=60, env=mpi_environ())
+    assert done.returncode == PREEMPTED, done.stderr
+    assert "train: stopped by SIGUSR1 after epoch 1, step 1, saved as " in done.stdout
+    assert checkpoint_path(tmp_path / "run", 1).exists()
+
+
+def forge(path: Path, **changes: Any) -> None:
+    """Change what a checkpoint holds."""
+    torch.save({**torch.load(path, weights_only=True), **changes}, path)
+
+
+def test_foreign_checkpoints_and_markers_cost_one_interval(shards: Path, undisturbed: Path, tmp_path: Path) -> None:
+    """Of the right version and fingerprint, and yet not what a training writes; in one process, which sums in another order."""
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    for step in range(LAST - 7, LAST + 1):
+        shutil.copy(checkpoint_path(undisturbed, step), tmp_path / "run" / "checkpoints")
+    wrong: dict[str, Any] = {"fingerprint": None, "epoch": "3", "seen": -1, "rows": 5, "totals": [[1.0], [2.0, 3.0]], "model": "x"}
+    for number, (name, value) in enumerate(wrong.items()):
+        path = checkpoint_path(tmp_path / "run", LAST - number)
+        forge(path, **{name: value})
+        with pytest.raises(FormatError, match=r"not a readable checkpoint \("):
+            read_checkpoint(path)
+    for content in (torch.zeros(3), [1, 2]):
+        torch.save(content, tmp_path / "other.pt")
+        with pytest.raises(FormatError, match=r"not a readable checkpoint \(holds a "):
+            read_checkpoint(tmp_path / "other.pt")
+    (tmp_path / "other.pt").write_bytes(pickle.dumps(Path("x")))
+    with pytest.raises(FormatError, match=r"not a readable checkpoint \("):
+        read_checkpoint(tmp_path / "other.pt")
+    (tmp_path / "run" / "DONE").write_text('{"epochs": "all", "weights": "../../../etc/passwd"}')
+    # The settings of `Job`, which decide the fingerprint.
+    settings = [f"paths.shards='{shards}'", f"paths.run='{tmp_path}/run'", f"train.epochs={EPOCHS}", f"train.batch_size={BATCH // 2}"]
+    settings += ["train.backend='serial'", "train.threads=1"]
+    config = load_config(None, settings)
+    train(config, World(), False)
+    assert torch.allclose(weights(tmp_path / "run"), weights(undisturbed), atol=1e-4)
+    assert json.loads((tmp_path / "run" / "DONE").read_text())["epochs"] == EPOCHS
+    newest = checkpoint_path(tmp_path / "run", LAST)
+    forge(newest, epoch=EPOCHS, model={name: tensor[:1] for name, tensor in read_checkpoint(newest)["model"].items()})
+    with pytest.raises(FormatError, match=rf"the checkpoint of step {LAST}: does not fit this network and optimizer \("):
+        train(config, World(), False)
+
+
+def test_tensorboard_that_cannot_write_does_not_hold_up_the_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "there").write_text("a file")
+    board = Board(tmp_path / "there", 0)
+    for step in range(100):
+        board.add("loss", 1.0, step)
+    board.close()
+    full = Board(tmp_path / "run", 0)
+    os.dup2(os.open("/dev/full", os.O_WRONLY), full._file._writer.fileno())
+    for step in range(10_000):
+        full.add("loss", 1.0, step)
+    full.close()
+    said = capsys.readouterr().err.splitlines()
+    assert [line.partition(" cannot be written ")[2] for line in said] == [
+        "(File exists); the training goes on without TensorBoard",
+        "(No space left on device); the training goes on without TensorBoard",
+    ]
