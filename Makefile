@@ -16,8 +16,9 @@ help: ## Show this list.
 demo: $(READY) ## From a synthetic survey to a trained network and its report, in ./demo, with 2 ranks.
 	@$(BIN)/hpc-galaxy demo demo
 
+# Two at a time: many wait, for a limit, a queue or a launcher. Files stay together, for what their tests share, and begin in this order.
 test: $(READY) ## Run the tests.
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-ipex: $(INSTALLED) ## Run the tests of intel-extension-for-pytorch, in an environment of its own (3.5 GB).
 	@scripts/set_up_ipex.sh .venv-ipex
