@@ -46,7 +46,7 @@ class ClusteredAuc:
     def interval(self, level: float = LEVEL) -> tuple[float, float]:
         """Return a confidence interval: Student's t on the log-odds of the AUC, which keeps it between 0 and 1.
 
-        Of few groups it holds what it promises better than the percentiles of a bootstrap do (benchmarks/README.md, "Coverage"). An AUC of
+        Of few groups it holds what it promises better than the percentiles of a bootstrap do (benchmarks/bench_coverage.py). An AUC of
         exactly 0 or 1 has no error that could be measured: the interval is that value.
         """
         if not 0 < self.auc < 1:
