@@ -56,7 +56,8 @@ while kill -0 "$step" 2>/dev/null; do
     fi
 done
 
-# What has not come to its end is queued again: stopped by a signal with everything saved (75), after the warning, or at the limit.
+# What has not come to its end is queued again: stopped by a signal with everything saved (75), by a rank or a node that has fallen silent
+# (76; Slurm itself may take minutes to miss it), after the warning, or at the limit.
 again=0
 ask_state
 case $state in
@@ -64,7 +65,11 @@ case $state in
 *COMPLETING* | *CANCELLED*) ;; # by the user
 *)
     collect
-    if [ "$code" = 75 ] || { [ "$warned" = 1 ] && [ "$code" != 0 ]; }; then again=1; fi
+    case $code in
+    0) ;;
+    75 | 76) again=1 ;;
+    *) again=$warned ;;
+    esac
     ;;
 esac
 if [ "$again" = 1 ]; then

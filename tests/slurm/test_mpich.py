@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import helpers
-from test_srun import TWO_NODES, WHO_AM_I
 
-SRUN = ("srun", "--immediate=20", "--kill-on-bad-exit=1", *TWO_NODES)
+SRUN = ("srun", "--immediate=20", "--kill-on-bad-exit=1", "--nodes=2", "--ntasks=2", "--ntasks-per-node=1")
+WHO_AM_I = "from hpc_galaxy.world import detect; w = detect(); print(f'rank {w.rank} of {w.size} by {w.launcher}', flush=True)"
 LIBRARY = "from mpi4py import MPI; print(MPI.Get_library_version().split()[0])"
 
 

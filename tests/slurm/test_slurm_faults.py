@@ -94,11 +94,13 @@ def test_one_fault_after_another_and_the_same_weights(slurm: Any, shards: Path, 
 
     # A rank stands still, which neither Slurm nor MPI notices.
     job = go_on(training)
-    stopped = rank(training, 1)
-    stopped.suspend()
-    check_ended(training, job, "FAILED", "76:0")
+    rank(training, 1).suspend()
+    took = wait_until(lambda: training.show(job, "JobState") == "PENDING", GONE_WITHIN, "it was not queued again")
+    print(f"a silent rank: queued again after {took:.1f} s\n{training.status()}")
     said = r"train: last error: hpc-galaxy: watchdog: rank 1 on \S+ has been silent for \d+ s"
     assert re.search(said, training.status()), training.log()
+    slurm.run("scancel", job)
+    check_ended(training, job, "CANCELLED")
 
     # A bug shows on one rank.
     job = go_on(training)

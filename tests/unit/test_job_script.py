@@ -83,8 +83,8 @@ class Script:
         return path.read_text() if path.exists() else ""
 
 
-@pytest.mark.parametrize(("code", "expected", "requeued"), [(0, 0, ""), (1, 1, ""), (76, 76, ""), (75, 0, "7\n")])
-def test_only_what_is_saved_is_queued_again(tmp_path: Path, code: int, expected: int, requeued: str) -> None:
+@pytest.mark.parametrize(("code", "expected", "requeued"), [(0, 0, ""), (1, 1, ""), (76, 0, "7\n"), (75, 0, "7\n")])
+def test_what_was_stopped_is_queued_again_and_what_failed_is_not(tmp_path: Path, code: int, expected: int, requeued: str) -> None:
     script = Script(tmp_path, f"raise SystemExit({code})")
     assert (script.end(), script.requeued) == (expected, requeued), script.log
 
