@@ -42,12 +42,12 @@ def configure(root: Path, content: dict[str, Any], environment: dict[str, str] |
     return ("-c", str(root / "run.toml"), "--site", str(root / "tests.toml"))
 
 
-def wait_until(ready: Callable[[], Any], seconds: float, complaint: str) -> float:
-    """Wait until something is so; return how long that took."""
+def wait_until(ready: Callable[[], Any], seconds: float, complaint: Callable[[], str]) -> float:
+    """Wait until something is so; return how long that took. `complaint` says what was the matter when it never was."""
     start = time.monotonic()
     while not ready():
         if time.monotonic() > start + seconds:
-            pytest.fail(f"{complaint} after {seconds:g} s", pytrace=False)
+            pytest.fail(f"after {seconds:g} s: {complaint()}", pytrace=False)
         time.sleep(0.1)
     return time.monotonic() - start
 
@@ -91,7 +91,7 @@ class Training:
     def wait_for_steps(self, more: int, seconds: float = 60) -> None:
         """Wait until so many more steps have begun."""
         before = self.begun()
-        wait_until(lambda: self.begun() >= before + more, seconds, f"no {more} steps:\n{self.log()}")
+        wait_until(lambda: self.begun() >= before + more, seconds, lambda: f"no {more} steps:\n{self.log()}")
 
     def saved(self) -> int:
         """Return the step of the newest checkpoint."""
@@ -100,15 +100,17 @@ class Training:
     def wait_for_end(self, job: str, seconds: float = 60) -> tuple[str, str, float]:
         """Wait until a job has left the queue; return its state, its exit code as Slurm writes it, and how long that took."""
         took = wait_until(
-            lambda: not self.slurm.run("squeue", "--noheader", f"--jobs={job}").stdout.strip(), seconds, f"job {job} is still there"
+            lambda: not self.slurm.run("squeue", "--noheader", f"--jobs={job}").stdout.strip(),
+            seconds,
+            lambda: f"job {job} is still there:\n{self.log()}",
         )
         return self.show(job, "JobState"), self.show(job, "ExitCode"), took
 
     def start_again(self, job: str, nodes: int = 4, seconds: float = 60) -> None:
         """Wait until a job that was stopped waits in the queue again, and let it start at once."""
-        wait_until(lambda: self.show(job, "JobState") == "PENDING", seconds, f"job {job} was not queued again:\n{self.log()}")
+        wait_until(lambda: self.show(job, "JobState") == "PENDING", seconds, lambda: f"job {job} was not queued again:\n{self.log()}")
         states = ("sinfo", "--noheader", "--Node", "--format=%T")
-        wait_until(lambda: self.slurm.run(*states).stdout.split().count("idle") >= nodes, seconds, "its nodes are busy")
+        wait_until(lambda: self.slurm.run(*states).stdout.split().count("idle") >= nodes, seconds, lambda: "its nodes are busy")
         # Slurm lets two minutes pass before it starts such a job again. A step that is started while its predecessor, which has the same
         # number, is still being cleared away fails; that takes the seconds of KillWait.
         time.sleep(SETTLE_SECONDS)

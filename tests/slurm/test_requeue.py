@@ -27,7 +27,7 @@ def test_a_run_goes_through_a_queue_with_a_limit_of_a_minute(slurm: Any, shards:
     assert warned.tensors() == undisturbed
 
     # A step that the warning does not end before the limit comes: the job is queued again all the same.
-    wait_until(lambda: "DUE TO TIME LIMIT" in late.log(), 180, late.log())
+    wait_until(lambda: "DUE TO TIME LIMIT" in late.log(), 180, late.log)
     assert 0 < late.begun() - late.saved() <= TRAINING["saving"]["every_steps"]
     (late.root / "stuck").unlink()
     late.start_again(stuck, nodes=2)

@@ -50,7 +50,7 @@ def test_a_node_that_is_lost_costs_less_than_a_checkpoint(slurm: Any, shards: Pa
     lose_node_of(slurm, rank(training, 1), nodes[1])
     try:
         lost_at = time.monotonic()
-        wait_until(lambda: training.show(job, "JobState") == "PENDING", 90, f"job {job} was not queued again:\n{training.log()}")
+        wait_until(lambda: training.show(job, "JobState") == "PENDING", 90, lambda: f"job {job} was not queued again:\n{training.log()}")
         print(f"queued again after {time.monotonic() - lost_at:.0f} s")
         assert 0 <= training.begun() - training.saved() <= INTERVAL
         assert "PENDING" in training.status()
@@ -74,7 +74,7 @@ def test_one_fault_after_another_and_the_same_weights(slurm: Any, shards: Path, 
     job = training.submit()
     training.wait_for_steps(10)
     slurm.run("scancel", "--signal=USR1", "--batch", job)
-    wait_until(lambda: training.show(job, "JobState") == "PENDING", 30, training.log())
+    wait_until(lambda: training.show(job, "JobState") == "PENDING", 30, training.log)
     slurm.run("scancel", job)
     assert "stopped by SIGUSR1 after" in training.log() and training.begun() - training.saved() <= 1
     check_ended(training, job, "CANCELLED")
@@ -95,7 +95,7 @@ def test_one_fault_after_another_and_the_same_weights(slurm: Any, shards: Path, 
     # A rank stands still, which neither Slurm nor MPI notices.
     job = go_on(training)
     rank(training, 1).suspend()
-    took = wait_until(lambda: training.show(job, "JobState") == "PENDING", GONE_WITHIN, "it was not queued again")
+    took = wait_until(lambda: training.show(job, "JobState") == "PENDING", GONE_WITHIN, training.log)
     print(f"a silent rank: queued again after {took:.1f} s\n{training.status()}")
     said = r"train: last error: hpc-galaxy: watchdog: rank 1 on \S+ has been silent for \d+ s"
     assert re.search(said, training.status()), training.log()
