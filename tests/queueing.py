@@ -99,11 +99,8 @@ class Training:
 
     def wait_for_end(self, job: str, seconds: float = 60) -> tuple[str, str, float]:
         """Wait until a job has left the queue; return its state, its exit code as Slurm writes it, and how long that took."""
-        took = wait_until(
-            lambda: not self.slurm.run("squeue", "--noheader", f"--jobs={job}").stdout.strip(),
-            seconds,
-            lambda: f"job {job} is still there:\n{self.log()}",
-        )
+        queue = ("squeue", "--noheader", f"--jobs={job}")
+        took = wait_until(lambda: not self.slurm.run(*queue).stdout.strip(), seconds, lambda: f"job {job} is still there:\n{self.log()}")
         return self.show(job, "JobState"), self.show(job, "ExitCode"), took
 
     def start_again(self, job: str, nodes: int = 4, seconds: float = 60) -> None:
