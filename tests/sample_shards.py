@@ -97,4 +97,4 @@ def make_config(root: Path, *overrides: str) -> Config:
     """Everything below `root`; short trainings in one thread, short reports."""
     paths = [f'paths.{name}="{root / name}"' for name in ("shards", "run", "report")]
     short = ["train.epochs=2", "train.batch_size=16", "train.threads=1", "realism.percentiles=[99, 50]", "realism.pairs=2"]
-    return load_config(None, [*paths, *short, "realism.bootstrap=100", *overrides])
+    return load_config(None, [*paths, *short, "realism.bootstrap=100", "realism.baselines=false", *overrides])

@@ -247,6 +247,8 @@ class Realism(Section):
         Permutations (of the classes of whole sky groups) behind the p-value.
     margin : float
         How far from 0.5 an AUC may be for fake and real to count as indistinguishable; 0: as near as the test set can show.
+    baselines : bool
+        Whether simpler classifiers are trained, to see what the network knows beyond them.
     """
 
     percentiles: tuple[Annotated[float, Field(ge=0, le=100)], ...] = (99, 75, 50, 25, 1)
@@ -254,3 +256,4 @@ class Realism(Section):
     bootstrap: Count = 1000
     permutations: Count = 10_000
     margin: Annotated[float, Field(ge=0, lt=0.5)] = 0
+    baselines: bool = True

@@ -16,6 +16,7 @@ from hpc_galaxy.config import Config
 from hpc_galaxy.errors import InputError
 from hpc_galaxy.files import lock, read_object, shown, whole_file, write_json
 from hpc_galaxy.ledger import LOCK
+from hpc_galaxy.realism.baselines import Baseline, ladder, run_baselines
 from hpc_galaxy.realism.gate import find_leaks
 from hpc_galaxy.realism.mosaic import brightness_band, draw_mosaic
 from hpc_galaxy.realism.pairs import choose_pairs, magnitude_at
@@ -88,14 +89,27 @@ def _load_best(run: Path, reader: SplitReader) -> Weights:
 
 def _write(config: Config, reader: SplitReader, logits: np.ndarray, about: About) -> None:
     labels, scores, out = reader.labels, fake_probability(logits), config.paths.report
-    bricks, settings = reader.table["brick"], config.realism
     values = quantities(reader.table, reader.stamp_format)
-    bins = locate(labels, scores, bricks, values, settings.permutations, config.seed)
-    numbers = summarise(labels, logits, bricks, settings, config.seed, find_leaks(reader), describe(bins, next(iter(values))))
-    line = headline(numbers)
+    bins = locate(labels, scores, reader.table["brick"], values, config.realism.permutations, config.seed)
+    where = describe(bins, next(iter(values)))
+    numbers = summarise(labels, logits, reader.table["brick"], config.realism, config.seed, find_leaks(reader), where)
+    simpler, line = _run_baselines(config, reader), headline(numbers)
     pictures = _draw_curves(labels, scores, line, out) + _draw_bins(bins, line, out) + _draw_mosaics(config, reader)
     _write_scores(reader.table, scores, brightness_band(reader.stamp_format), out / "scores.csv")
-    provenance = {
+    content = {
+        **numbers,
+        "bins": [asdict(each) for each in bins],
+        "baselines": [asdict(each) for each in simpler],
+        "provenance": _provenance(config, about),
+        "pictures": [path.name for path in pictures],
+    }
+    write_json(out / "report.json", content)
+    print(confusion_text(numbers["confusion"]), line, *ladder(simpler), f"realism: {numbers['verdict']['sentence']}", sep="\n")
+    print(f"realism: {shown(out)}: {', '.join(['report.json', 'scores.csv', *[path.name for path in pictures]])}", flush=True)
+
+
+def _provenance(config: Config, about: About) -> dict[str, Any]:
+    return {
         "code_version": __version__,
         "seed": config.seed,
         "configuration": config.fingerprint("realism"),
@@ -103,12 +117,12 @@ def _write(config: Config, reader: SplitReader, logits: np.ndarray, about: About
         "shards": about.shards,
         "checkpoint_epoch": about.epoch,
     }
-    write_json(
-        out / "report.json",
-        {**numbers, "bins": [asdict(each) for each in bins], "provenance": provenance, "pictures": [path.name for path in pictures]},
-    )
-    print(confusion_text(numbers["confusion"]), line, f"realism: {numbers['verdict']['sentence']}", sep="\n")
-    print(f"realism: {shown(out)}: {', '.join(['report.json', 'scores.csv', *[path.name for path in pictures]])}", flush=True)
+
+
+def _run_baselines(config: Config, reader: SplitReader) -> list[Baseline]:
+    if not config.realism.baselines:
+        return []
+    return run_baselines(open_split(config.paths.shards, "train"), reader, config.realism.permutations, config.seed)
 
 
 def headline(numbers: dict[str, Any]) -> str:

@@ -62,6 +62,7 @@ def cutouts(root: Path, stamps: StampFormat, bricks: int = 12, each: int = 4) ->
         "realism.percentiles=[50]",
         "realism.pairs=2",
         "realism.bootstrap=20",
+        "realism.baselines=false",
     ]
     return load_config(None, [*paths, *short, "split.train=0.5", "split.valid=0.25", "split.test=0.25", "seed=3"])
 

@@ -30,11 +30,15 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_report_and_pictures(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    report(sample_shards.make_config(trained), World(), False)
+    report(sample_shards.make_config(trained, "realism.baselines=true"), World(), False)
     out, directory = capsys.readouterr().out, trained / "report"
     content = json.loads((directory / "report.json").read_text())
     assert content["auc"] > 0.9 and content["auc_interval"][0] > 0.8
     assert content["verdict"]["kind"] == "refused" and "realism: no verdict: the shards were not audited, run 'hpc-galaxy audit " in out
+    baselines = {each["name"]: each["auc"] for each in content["baselines"]}
+    assert list(baselines) == ["catalog", "centroid", "linear on pixels"] and "  linear on pixels  AUC " in out
+    # The fakes of these shards are brighter in their middle; their catalog says nothing.
+    assert baselines["linear on pixels"] > 0.9 > 0.75 > baselines["catalog"]
     assert content["examples"] == 40 and content["bricks"] == 5
     assert sum(sum(row.values()) for row in content["confusion"].values()) == 40
     done = json.loads((trained / "run" / "DONE").read_text())

@@ -1,0 +1,148 @@
+"""What simpler classifiers make of the same galaxies: the catalog's columns, the centroid, a linear one on pixels.
+
+If one of them does as well as the network, then the network has seen no more than that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from hpc_galaxy.realism.clustered import clustered_auc, permutation_p
+from hpc_galaxy.shards.manifest import SHARD_SIZE
+from hpc_galaxy.shards.numpy_shards import SplitReader
+from hpc_galaxy.splits.audit.measure import centroids, positions
+from hpc_galaxy.splits.columns import expand_columns, features
+from hpc_galaxy.splits.tabular import fit_trees, one_thread, score
+
+COLUMNS = ("mag", "shape_r", "ellipticity", "psfsize", "depth")
+MOST = 20_480  # examples that are learned from, and that are asked about; whole shards, drawn
+SIDE = 32  # pixels of the middle of a stamp that the linear one sees, averaged in squares of 2 x 2
+PENALTY = 1e-3  # scikit-learn's C
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """How well a simple classifier does.
+
+    Attributes
+    ----------
+    name : str
+        What it sees.
+    examples : int
+        Test galaxies that it was asked about.
+    auc, interval : float, (float, float)
+        With its 95 % interval by bricks.
+    p_value : float
+        Of the permutation test.
+    """
+
+    name: str
+    examples: int
+    auc: float
+    interval: tuple[float, float]
+    p_value: float
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the baselines see of some galaxies: labels and bricks, and for each baseline its numbers, shape (n, features)."""
+
+    labels: np.ndarray
+    bricks: np.ndarray
+    numbers: dict[str, np.ndarray]
+
+
+def run_baselines(train: SplitReader, test: SplitReader, permutations: int, seed: int) -> list[Baseline]:
+    """Return how well classifiers do that see the catalog, the centroid, or pixels linearly.
+
+    Parameters
+    ----------
+    train, test : SplitReader
+        They learn from the first and are asked about the second; of large ones, from `MOST` examples.
+    permutations, seed : int
+        Of the permutation test; the seed also draws the shards.
+
+    Returns
+    -------
+    list of Baseline
+        The simplest first; without those for which there is no error to be had.
+    """
+    learned, asked = measure(train, seed), measure(test, seed)
+    found = []
+    for name, fit in {"catalog": _trees, "centroid": _trees, "linear on pixels": _linear}.items():
+        if name not in learned.numbers:
+            continue
+        scores = fit(learned.numbers[name], learned.labels, seed)(asked.numbers[name])
+        area = clustered_auc(asked.labels, scores, asked.bricks)
+        if area is not None:
+            p_value = permutation_p(asked.labels, scores, asked.bricks, permutations, seed)
+            found.append(Baseline(name, len(scores), area.auc, area.interval(), p_value))
+    return found
+
+
+def measure(reader: SplitReader, seed: int) -> Measured:
+    """Measure what the baselines see, of whole shards that are drawn until there are `MOST` examples."""
+    drawn = np.random.default_rng(seed).permutation(len(reader.shards))[: MOST // SHARD_SIZE]
+    parts = [_measure_shard(reader, int(number)) for number in np.sort(drawn)]
+    numbers = {name: np.concatenate([part.numbers[name] for part in parts]) for name in parts[0].numbers}
+    return Measured(np.concatenate([part.labels for part in parts]), np.concatenate([part.bricks for part in parts]), numbers)
+
+
+def _measure_shard(reader: SplitReader, number: int) -> Measured:
+    table, stamps = reader.shard_table(number), reader.stamp_format
+    numbers = {"catalog": features(table, expand_columns(COLUMNS, stamps))}
+    if "image" in stamps.planes:
+        first, bands = stamps.planes.index("image") * len(stamps.bands), len(stamps.bands)
+        image = reader.stamps(np.arange(number * SHARD_SIZE, number * SHARD_SIZE + len(table)))[..., first : first + bands]
+        noise = [_noise(image[..., band]) for band in range(bands)]
+        x, y, snr = centroids(image, positions(table, stamps.size), noise)
+        numbers["centroid"] = np.stack([x, y, snr], axis=1).astype(np.float32)
+        numbers["linear on pixels"] = _shrink(np.arcsinh(image / np.array(noise, np.float32)))
+    return Measured(reader.shard_labels(number), table["brick"], numbers)
+
+
+def _noise(image: np.ndarray) -> float:
+    """Return the scatter of pixels that have light: 1.4826 times the median distance from the median; 1 where all are equal."""
+    pixels = image[image != 0]
+    scatter = 1.4826 * float(np.median(np.abs(pixels - np.median(pixels)))) if pixels.size else 0.0
+    return scatter or 1.0
+
+
+def _shrink(image: np.ndarray) -> np.ndarray:
+    """Return the middle of stamps, averaged in squares of 2 x 2 pixels, as rows of numbers."""
+    side = min(SIDE, image.shape[1])
+    first = (image.shape[1] - side) // 2
+    middle = image[:, first : first + side, first : first + side]
+    return middle.reshape(len(image), side // 2, 2, side // 2, 2, -1).mean(axis=(2, 4)).reshape(len(image), -1)
+
+
+Scorer = Callable[[np.ndarray], np.ndarray]
+
+
+def _trees(numbers: np.ndarray, labels: np.ndarray, seed: int) -> Scorer:
+    model = fit_trees(numbers, labels, seed)
+    return lambda asked: score(model, asked)
+
+
+def _linear(numbers: np.ndarray, labels: np.ndarray, seed: int) -> Scorer:
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    if len(np.unique(labels)) < 2:
+        return lambda asked: np.zeros(len(asked))
+    model: Any = make_pipeline(StandardScaler(), LogisticRegression(C=PENALTY, max_iter=500, random_state=seed % 2**32))
+    with one_thread():
+        model.fit(numbers, labels)
+    return lambda asked: np.asarray(model.decision_function(asked))
+
+
+def ladder(baselines: list[Baseline]) -> Iterator[str]:
+    """Yield a line for each, as text."""
+    for each in baselines:
+        low, high = each.interval
+        yield f"  {each.name:18}AUC {each.auc:.3f} [{low:.3f}, {high:.3f}], p = {each.p_value:.2g}"
