@@ -129,6 +129,17 @@ def predict(
 
 
 @app.command()
+def plan(
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+    margin: Annotated[float, typer.Option("--margin", help="Fakes shall be shown to be indistinguishable within 0.5 +- this.")] = 0.01,
+    auc: Annotated[float | None, typer.Option("--auc", help="Or: this AUC shall be told from 0.5.")] = None,
+) -> None:
+    """How many galaxies, bricks and hours a sharp answer takes, from the report on a small survey."""
+    _run(lambda world: _load("realism.plan:plan")(_config(config, overrides, False), margin, auc))
+
+
+@app.command()
 def audit(
     directory: Annotated[Path, typer.Argument(help="A directory of shards.")],
     seed: Annotated[int, typer.Option("--seed", help="Behind the sample and the error bars.")] = 1,
