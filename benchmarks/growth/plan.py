@@ -102,5 +102,5 @@ def rank_0(root: Path, size: int) -> dict[str, float]:
     sources = found.time("rank 0: its tables", lambda: gather_sources(settings, world, files))
     plan = found.time("rank 0: the plan", lambda: make_plan(settings, world, files, sources))
     found.values["examples in the plan"] = sum(map(len, plan.places.values()))
-    found.time("rank 0: its digest", lambda: plan_digest(plan.places))
+    found.time("rank 0: its digest", lambda: plan_digest(plan.places, 0))
     return found.values

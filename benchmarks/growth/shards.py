@@ -124,7 +124,7 @@ def again(root: Path, size: int) -> dict[str, float]:
     output = Shards(load_config(None, [f"paths.shards='{folder}'"]), "made up", sources, np.ones(len(CHANNELS)))
     records = found.time("read the journal", lambda: read_journals(folder, PLAN))
     assert records is not None and len(records) == size - 2
-    assert found.time("look for all shards", lambda: sum(output.is_whole(record, 0) for record in records)) == size - 2
+    assert found.time("look for all shards", lambda: sum(output.is_whole(record) for record in records)) == size - 2
     (folder / ".journal-complete.jsonl").unlink()
     return found.values
 
