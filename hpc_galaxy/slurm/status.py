@@ -24,8 +24,11 @@ DONE = {
 }
 """Of each stage: of the configuration's paths, which, and the file in it that says that it is complete."""
 OURS = re.compile(r"^(hpc-galaxy: error: .*|hpc-galaxy: watchdog: .*the job ends here.*|rank \d+: \w*(Error|Exception).*)$", re.MULTILINE)
-SLURMS = re.compile(r"^(slurmstepd\S*: error: (?!.*JOB REQUEUE).*|srun: error: .*: Killed|.*DUE TO TIME LIMIT.*)$", re.MULTILINE)
-"""What says why a job has ended: Slurm's own words only where there are none of the ranks, which say more."""
+LOST = re.compile(r"^(.*DUE TO (TIME LIMIT|NODE FAILURE).*|srun: error: Node failure.*)$", re.MULTILINE)
+KILLED = re.compile(r"^srun: error: .*: (Killed|Out Of Memory)$", re.MULTILINE)
+CANCELLED = re.compile(r"^slurmstepd\S*: error: (?!.*JOB REQUEUE).*$", re.MULTILINE)
+REASONS = (OURS, LOST, KILLED, CANCELLED)
+"""What says why a job has ended, in the order of how much it says: a step is also cancelled because a rank was killed."""
 TAIL_BYTES = 100_000
 
 
@@ -111,8 +114,8 @@ def read_log(path: Path) -> tuple[str, str]:
     except OSError:
         return "", ""
     lines = [line for line in text.splitlines() if line.strip()]
-    errors = [match[0] for match in OURS.finditer(text)] or [match[0] for match in SLURMS.finditer(text)]
-    return lines[-1] if lines else "", errors[-1] if errors else ""
+    errors = [found[-1] for found in ([match[0] for match in reason.finditer(text)] for reason in REASONS) if found]
+    return lines[-1] if lines else "", errors[0] if errors else ""
 
 
 def describe(lines: Sequence[Line]) -> list[str]:

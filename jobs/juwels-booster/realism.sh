@@ -87,7 +87,11 @@ case $state in
     case $code in
     0) ;;
     75 | 76) again=1 ;;
-    *) again=$warned ;;
+    *)
+        again=$warned
+        # A lost node looks like any failure at first: Slurm may take minutes to miss it.
+        timeout 120 srun --overlap --mpi=none --nodes="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 --ntasks="$SLURM_JOB_NUM_NODES" true || again=1
+        ;;
     esac
     ;;
 esac

@@ -89,7 +89,7 @@ def test_one_fault_after_another_and_the_same_weights(slurm: Any, shards: Path, 
     # A rank is killed, as by the system when memory runs out.
     job = go_on(training)
     rank(training, 1).kill()
-    check_ended(training, job, "FAILED", "137:0")
+    check_ended(training, job, "FAILED")  # with the exit code that the other rank leaves with
     assert re.search(r"train: last error: srun: error: \S+ task 1: Killed", training.status()), training.status()
 
     # A rank stands still, which neither Slurm nor MPI notices.
@@ -130,5 +130,5 @@ def check_ended(training: Training, job: str, state: str, code: str | None = Non
     found, said, took = training.wait_for_end(job, GONE_WITHIN)
     print(f"{state}: gone after {took:.1f} s, exit code {said}; {training.begun()} steps begun, {training.saved()} saved")
     print(training.status())
-    assert found == state and code in (None, said), training.log()
+    assert found == state and (said == code if code else state != "FAILED" or said != "0:0"), training.log()
     training.require_free()

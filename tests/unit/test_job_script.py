@@ -21,6 +21,7 @@ from hpc_galaxy.slurm.site import load_site
 SCONTROL = """#!/bin/bash
 if [ "$1" = requeue ]; then echo "$2" >> requeued; else echo "JobId=7 $(cat state) Dependency=(null)"; fi
 """
+SRUN = "#!/bin/bash\nexit $(cat lost)\n"  # what asks whether all nodes answer
 # A rank that is ready for signals after a while, and saves between two steps.
 SAVING = """
 import signal, sys, time
@@ -39,11 +40,13 @@ LIMIT, CANCELLED, RUNNING = "JobState=COMPLETING Reason=TimeLimit", "JobState=CO
 class Script:
     """The script of a training whose rank is a Python program, in the background."""
 
-    def __init__(self, folder: Path, rank: str, launcher: str = "env", state: str = RUNNING, restarts: int = 0) -> None:
+    def __init__(self, folder: Path, rank: str, launcher: str = "env", state: str = RUNNING, restarts: int = 0, lost: int = 0) -> None:
         self.folder = folder
         (folder / "bin").mkdir()
-        (folder / "bin" / "scontrol").write_text(SCONTROL)
-        (folder / "bin" / "scontrol").chmod(0o755)
+        for name, text in (("scontrol", SCONTROL), ("srun", SRUN)):
+            (folder / "bin" / name).write_text(text)
+            (folder / "bin" / name).chmod(0o755)
+        (folder / "lost").write_text(str(lost))
         (folder / "state").write_text(state)
         (folder / "rank.py").write_text(rank)
         site = load_site("generic-slurm")
@@ -51,7 +54,7 @@ class Script:
         job = Job("train", site, 1, "00:10:00", "", folder / "run.toml", program=f"{sys.executable} rank.py", restarts=3)
         (folder / "job.sh").write_text(render(job, "hpc-galaxy submit"))
         path = f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}"
-        variables = {"PATH": path, "SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": str(restarts)}
+        variables = {"PATH": path, "SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": str(restarts), "SLURM_JOB_NUM_NODES": "2"}
         with open(folder / "log", "w") as log:
             command = ["bash", str(folder / "job.sh")]
             self.process = subprocess.Popen(
@@ -87,6 +90,11 @@ class Script:
 def test_what_was_stopped_is_queued_again_and_what_failed_is_not(tmp_path: Path, code: int, expected: int, requeued: str) -> None:
     script = Script(tmp_path, f"raise SystemExit({code})")
     assert (script.end(), script.requeued) == (expected, requeued), script.log
+
+
+def test_a_failure_on_a_lost_node_is_queued_again(tmp_path: Path) -> None:
+    script = Script(tmp_path, "raise SystemExit(14)", lost=1)
+    assert (script.end(), script.requeued) == (0, "7\n"), script.log
 
 
 def test_a_launcher_that_is_not_there_is_no_success(tmp_path: Path) -> None:

@@ -206,6 +206,8 @@ def test_status_says_the_last_error_of_what_is_not_done(tmp_path: Path, monkeypa
     ("log", "error"),
     [
         ("rank 1: RuntimeError: a bug\nsrun: error: n2: task 0: Killed\n", "rank 1: RuntimeError: a bug"),
+        ("srun: error: n2: task 1: Killed\nslurmstepd: error: *** STEP 5.0 ON n1 CANCELLED AT 1 ***\n", "srun: error: n2: task 1: Killed"),
+        ("srun: error: Node failure on n2\nsrun: error: n1: task 0: Killed\n", "srun: error: Node failure on n2"),
         ("srun: error: n2: task 1: Killed\nsrun: launch/slurm: ending\n", "srun: error: n2: task 1: Killed"),
         ("slurmstepd: error: *** JOB 4 ON n1 CANCELLED AT 1 DUE TO JOB REQUEUE ***\n", ""),
         ("slurmstepd-n1: error: *** JOB 4 ON n1 CANCELLED AT 1 ***\n", "slurmstepd-n1: error: *** JOB 4 ON n1 CANCELLED AT 1 ***"),
