@@ -113,7 +113,8 @@ def read_log(path: Path) -> tuple[str, str]:
             text = file.read().decode(errors="replace")
     except OSError:
         return "", ""
-    lines = [line for line in text.splitlines() if line.strip()]
+    # What Slurm says of a job that it queues again hides what the ranks have said.
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith(("srun: ", "slurmstepd"))]
     errors = [found[-1] for found in ([match[0] for match in reason.finditer(text)] for reason in REASONS) if found]
     return lines[-1] if lines else "", errors[0] if errors else ""
 
