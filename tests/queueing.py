@@ -113,6 +113,17 @@ class Training:
         time.sleep(SETTLE_SECONDS)
         self.slurm.run("scontrol", "update", f"JobId={job}", "StartTime=now")
 
+    def finish(self, job: str) -> None:
+        """Let a job go on to its end, however often its limit comes on the way."""
+        deadline = time.monotonic() + 180
+        while (state := self.show(job, "JobState")) != "COMPLETED":
+            assert state in ("PENDING", "RUNNING", "COMPLETING") and time.monotonic() < deadline, self.log()
+            if state == "PENDING":
+                self.start_again(job, nodes=2)
+                wait_until(lambda: self.show(job, "JobState") != "PENDING", 30, lambda: f"job {job} does not start")
+            time.sleep(0.2)
+        assert self.show(job, "ExitCode") == "0:0"
+
     def log(self) -> str:
         """Return what all its jobs have said."""
         return "".join(path.read_text() for path in sorted((self.root / "jobs").glob("*.log")))

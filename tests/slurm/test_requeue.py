@@ -17,19 +17,19 @@ def test_a_run_goes_through_a_queue_with_a_limit_of_a_minute(slurm: Any, shards:
     stuck = late.submit("00:01:00")
 
     for restart in (1, 2):
-        warned.start_again(job, nodes=2, seconds=90)
+        wait_until(lambda count=str(restart): warned.show(job, "Restarts") == count, 120, warned.log)
+        warned.start_again(job, nodes=2)
         warned.wait_for_steps(1)
-        assert warned.show(job, "Restarts") == str(restart)
     warned.pace(0)
-    assert warned.wait_for_end(job, 60)[:2] == ("COMPLETED", "0:0"), warned.log()
+    warned.finish(job)
     log = warned.log()
-    assert log.count("stopped by SIGUSR1 after") == log.count("training: continuing from") == 2, log
+    assert log.count("stopped by SIGUSR1 after") == log.count("training: continuing from") >= 2, log
     assert warned.tensors() == undisturbed
 
     # A step that the warning does not end before the limit comes: the job is queued again all the same.
     wait_until(lambda: "DUE TO TIME LIMIT" in late.log(), 180, late.log)
     assert 0 < late.begun() - late.saved() <= TRAINING["saving"]["every_steps"]
     (late.root / "stuck").unlink()
-    late.start_again(stuck, nodes=2)
-    assert late.wait_for_end(stuck, 60)[:2] == ("COMPLETED", "0:0"), late.log()
+    wait_until(lambda: late.show(stuck, "JobState") == "PENDING", 30, late.log)
+    late.finish(stuck)
     assert late.tensors() == undisturbed
