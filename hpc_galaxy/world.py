@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import sys
 import time
 import traceback
@@ -27,6 +28,7 @@ LAUNCHERS = (
 GRACE_SECONDS = 2.0
 NAMED = 4  # ranks that a message names
 INTERRUPTED = 130  # what a shell reports of a program that ended by Ctrl-C
+CLOSED_PIPE = 141  # and of one whose reader, such as ``head``, has seen enough
 
 
 @dataclass(frozen=True)
@@ -215,7 +217,9 @@ def detect(environ: Mapping[str, str] = os.environ) -> World:
         raise LaunchError(launcher, f"mpi4py cannot be used ({error})", "see 'hpc-galaxy doctor'") from error
     comm = MPI.COMM_WORLD
     check_size(launcher, expected, comm.size)
-    node = comm.Split_type(MPI.COMM_TYPE_SHARED)
+    # Under srun Open MPI's own answer depends on what Slurm's PMIx plugin tells it: seen to be that every rank is alone on its node.
+    nodeid = environ.get("SLURM_NODEID", "") if launcher == "srun" else ""
+    node = comm.Split(int(nodeid), comm.rank) if nodeid.isdigit() else comm.Split_type(MPI.COMM_TYPE_SHARED)
     threads = MPI.Query_thread() == MPI.THREAD_MULTIPLE
     world = World(comm.rank, comm.size, node.rank, node.size, launcher, threads, comm)
     node.Free()
@@ -250,7 +254,22 @@ def guard(world: World) -> Iterator[None]:
         if world.is_root:
             print("hpc-galaxy: interrupted", file=sys.stderr)
         world.abort(INTERRUPTED)
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, BrokenPipeError) and _reader_has_left():
+            world.abort(CLOSED_PIPE)
         lines = traceback.format_exc().splitlines()
         print("\n".join(f"rank {world.rank}: {line}" for line in lines), file=sys.stderr, flush=True)
         world.abort(1)
+
+
+def _reader_has_left() -> bool:
+    """Return whether nobody reads what is printed; then nothing more is printed, and Python does not complain of it at its end."""
+    try:
+        asked = select.poll()
+        asked.register(sys.stdout.fileno(), 0)
+    except (OSError, ValueError):  # no file behind it
+        return False
+    if not any(events & select.POLLERR for _, events in asked.poll(0)):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return True

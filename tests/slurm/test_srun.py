@@ -11,11 +11,12 @@ WHO_AM_I = "from hpc_galaxy.world import detect; w = detect(); print(f'rank {w.r
 TWO_NODES = ("--nodes=2", "--ntasks=2", "--ntasks-per-node=1")
 
 
-def test_srun_with_pmix_starts_one_world(slurm: Any) -> None:
-    done = slurm.srun(*TWO_NODES, "--mpi=pmix", sys.executable, "-c", WHO_AM_I)
+def test_srun_with_pmix_starts_one_world_whose_ranks_know_their_neighbours(slurm: Any) -> None:
+    where = f"{WHO_AM_I[:-1]}, w.local_rank, 'of', w.local_size)".replace(", flush=True", "")
+    done = slurm.srun("--nodes=2", "--ntasks=4", "--ntasks-per-node=2", "--mpi=pmix", sys.executable, "-c", where)
 
     assert done.returncode == 0, done.stderr
-    assert sorted(done.stdout.splitlines()) == ["rank 0 of 2 by srun", "rank 1 of 2 by srun"]
+    assert sorted(done.stdout.splitlines()) == [f"rank {rank} of 4 by srun {rank % 2} of 2" for rank in range(4)]
 
 
 def test_n_copies_of_rank_0_are_refused(slurm: Any, tmp_path: Path) -> None:

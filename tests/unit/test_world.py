@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
+from subprocess import PIPE
 
 import numpy as np
 import pytest
@@ -135,6 +137,22 @@ def test_ctrl_c_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
 
     assert leaving.value.code == 130
     assert capsys.readouterr().err == "hpc-galaxy: interrupted\n"
+
+
+def test_a_reader_that_leaves_ends_it_in_silence() -> None:
+    program = "from hpc_galaxy.world import World, guard\nwith guard(World()):\n    input()\n    print('more', flush=True)"
+    with subprocess.Popen([sys.executable, "-c", program], stdin=PIPE, stdout=PIPE, stderr=PIPE, text=True) as job:
+        assert job.stdin is not None and job.stdout is not None and job.stderr is not None
+        job.stdout.close()
+        job.stdin.write("\n")
+        job.stdin.flush()
+        assert (job.wait(60), job.stderr.read()) == (141, "")
+
+
+def test_another_broken_pipe_is_a_crash(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as leaving, guard(World()):
+        raise BrokenPipeError("of a socket")
+    assert leaving.value.code == 1 and "of a socket" in capsys.readouterr().err
 
 
 def test_a_crash_is_a_traceback_with_the_rank(capsys: pytest.CaptureFixture[str]) -> None:
