@@ -104,8 +104,9 @@ def _write(config: Config, reader: SplitReader, logits: np.ndarray, about: About
         "pictures": [path.name for path in pictures],
     }
     write_json(out / "report.json", content)
-    print(confusion_text(numbers["confusion"]), line, *ladder(simpler), f"realism: {numbers['verdict']['sentence']}", sep="\n")
-    print(f"realism: {shown(out)}: {', '.join(['report.json', 'scores.csv', *[path.name for path in pictures]])}", flush=True)
+    print(confusion_text(numbers["confusion"]), line, *ladder(simpler), sep="\n")
+    print(f"realism: {shown(out)}: {', '.join(['report.json', 'scores.csv', *[path.name for path in pictures]])}")
+    print(f"realism: {numbers['verdict']['sentence']}", flush=True)
 
 
 def _provenance(config: Config, about: About) -> dict[str, Any]:

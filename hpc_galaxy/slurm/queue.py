@@ -46,6 +46,22 @@ def job_states(jobs: Sequence[str], scheduler: str) -> dict[str, str]:
     return states
 
 
+def why_waiting(job: str, scheduler: str) -> str:
+    """Return why a waiting job waits, in Slurm's word, such as ``PartitionTimeLimit``, with the time before which it does not start; or "".
+
+    Of an array's parts the first that says so.
+    """
+    if scheduler == "pbs":
+        return ""
+    try:
+        found = re.search(r"JobState=PENDING Reason=(\w+).*? StartTime=(\S+)", ask(["scontrol", "--oneliner", "show", "job", job]))
+    except LaunchError:
+        return ""
+    if not found or found[1] == "None":
+        return ""
+    return f"{found[1]} {found[2].replace('T', ' ')}" if found[1] == "BeginTime" else found[1]
+
+
 def ask(command: Sequence[str]) -> str:
     """Run a command of the scheduler, and return what it prints.
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from hpc_galaxy.config import Config, load_config
 from hpc_galaxy.errors import InputError
 from hpc_galaxy.ledger import LEDGER
-from hpc_galaxy.slurm.queue import job_states
+from hpc_galaxy.slurm.queue import job_states, why_waiting
 from hpc_galaxy.slurm.site import load_site
 from hpc_galaxy.slurm.submit import RECORD, read_record
 
@@ -23,7 +23,11 @@ DONE = {
     "realism": ("report", "report.json"),
 }
 """Of each stage: of the configuration's paths, which, and the file in it that says that it is complete."""
-OURS = re.compile(r"^(hpc-galaxy: error: .*|hpc-galaxy: watchdog: .*the job ends here.*|rank \d+: \w*(Error|Exception).*)$", re.MULTILINE)
+STOPPED = re.compile(r"^hpc-galaxy: (.*: stopped by .*)$")
+OURS = re.compile(
+    r"^(hpc-galaxy: .*: stopped by .*|hpc-galaxy: error: .*|hpc-galaxy: watchdog: .*the job ends here.*|rank \d+: \w*(Error|Exception).*)$",
+    re.MULTILINE,
+)
 LOST = re.compile(r"^(.*DUE TO (TIME LIMIT|NODE FAILURE).*|srun: error: Node failure.*)$", re.MULTILINE)
 KILLED = re.compile(r"^srun: error: .*: (Killed|Out Of Memory)$", re.MULTILINE)
 CANCELLED = re.compile(r"^slurmstepd\S*: error: (?!.*JOB REQUEUE).*$", re.MULTILINE)
@@ -39,7 +43,7 @@ class Line:
     Attributes
     ----------
     stage, job, state : str
-        The newest job of the stage, and its state in the scheduler's words.
+        The newest job of the stage, and its state in the scheduler's words; of one that waits, also why.
     done : bool
         Whether the stage is complete: its own marker counts, not what a job's exit code says.
     said, error : str
@@ -84,8 +88,14 @@ def examine(run: Path) -> list[Line]:
         said, error = read_logs(sorted(folder.glob(name)))
         config = load_config(Path(str(entry["config"])), [str(one) for one in _sequence(entry["overrides"])])
         shown = f"{job}_[1-{entry['array']}]" if is_array else job
-        lines.append(Line(stage, shown, job_states([job], site.scheduler)[job], is_done(config, stage), said, error))
-    return lines
+        lines.append(Line(stage, shown, _state(job, site.scheduler), is_done(config, stage), said, error))
+    return sorted(lines, key=lambda line: list(DONE).index(line.stage))
+
+
+def _state(job: str, scheduler: str) -> str:
+    state = job_states([job], scheduler)[job]
+    why = why_waiting(job, scheduler) if state == "PENDING" else ""
+    return f"{state} ({why})" if why else state
 
 
 def _sequence(value: object) -> Sequence[object]:
@@ -121,11 +131,13 @@ def read_log(path: Path) -> tuple[str, str]:
 
 def describe(lines: Sequence[Line]) -> list[str]:
     """Return a table, and below it what each stage said last; an error only where the stage is not done."""
-    table = [f"{'stage':8} {'job':>10}  {'state':16} {'done':4}"]
-    table += [f"{line.stage:8} {line.job:>10}  {line.state:16} {'yes' if line.done else 'no':4}" for line in lines]
+    width = max(16, *(len(line.state) for line in lines))
+    table = [f"{'stage':8} {'job':>10}  {'state':{width}} {'done':4}"]
+    table += [f"{line.stage:8} {line.job:>10}  {line.state:{width}} {'yes' if line.done else 'no':4}" for line in lines]
     for line in lines:
         if line.error and not line.done:
-            table.append(f"{line.stage}: last error: {line.error}")
+            stopped = STOPPED.match(line.error)
+            table.append(f"{line.stage}: {stopped[1].removeprefix(f'{line.stage}: ') if stopped else f'last error: {line.error}'}")
         elif line.said:
-            table.append(f"{line.stage}: {line.said}")
+            table.append(f"{line.stage}: {line.said.removeprefix(f'{line.stage}: ')}")
     return table

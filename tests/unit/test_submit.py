@@ -198,7 +198,7 @@ def test_status_says_the_last_error_of_what_is_not_done(tmp_path: Path, monkeypa
     lines = examine(tmp_path)
     assert [(line.stage, line.state, line.done) for line in lines][:2] == [("extract", "COMPLETED", True), ("split", "FAILED", False)]
     assert lines[2].state == GONE
-    assert describe(lines)[5:] == ["extract: extract: 7 cutouts", "split: last error: hpc-galaxy: error: disk: full"]
+    assert describe(lines)[5:] == ["extract: 7 cutouts", "split: last error: hpc-galaxy: error: disk: full"]
     assert read_log(tmp_path / "none") == ("", "")
 
 
@@ -212,11 +212,34 @@ def test_status_says_the_last_error_of_what_is_not_done(tmp_path: Path, monkeypa
         ("slurmstepd: error: *** JOB 4 ON n1 CANCELLED AT 1 DUE TO JOB REQUEUE ***\n", ""),
         ("slurmstepd-n1: error: *** JOB 4 ON n1 CANCELLED AT 1 ***\n", "slurmstepd-n1: error: *** JOB 4 ON n1 CANCELLED AT 1 ***"),
         ("srun: error: n2: task 1: Exited with exit code 75\n", ""),
+        (
+            "hpc-galaxy: train: stopped by SIGTERM after x\nsrun: error: n2: task 1: Killed\n",
+            "hpc-galaxy: train: stopped by SIGTERM after x",
+        ),
     ],
 )
 def test_the_reason_is_the_ranks_or_slurms(tmp_path: Path, log: str, error: str) -> None:
     (tmp_path / "log").write_text(log)
-    assert read_log(tmp_path / "log") == (log.splitlines()[0] if log.startswith("rank") else "", error)
+    assert read_log(tmp_path / "log") == (log.splitlines()[0] if log.startswith(("rank", "hpc")) else "", error)
+
+
+def test_status_is_in_the_pipelines_order_and_says_why_a_job_waits_or_was_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queue, "ask", scheduler({}))
+    monkeypatch.setattr(sys, "argv", ["hpc-galaxy", "submit"])
+    submit.submit(request(tmp_path, stage="realism"))
+    submit.submit(request(tmp_path, stage="train"))
+    reasons = {
+        "1": "PartitionTimeLimit Dependency=(null) StartTime=Unknown",
+        "2": "BeginTime Dependency=(null) StartTime=2026-11-25T17:11:47",
+    }
+    monkeypatch.setattr(queue, "ask", lambda command: f"JobId={command[-1]} JobState=PENDING Reason={reasons[command[-1]]} EndTime=Unknown")
+    said = "hpc-galaxy: train: stopped by SIGUSR1 after epoch 1, step 7; start the same command again\n"
+    (tmp_path / "jobs" / "hpc-galaxy-train-2.log").write_text(said)
+    assert [row.split(maxsplit=2)[2].rstrip() for row in describe(examine(tmp_path))[1:3]] == [
+        "PENDING (BeginTime 2026-11-25 17:11:47) no",
+        "PENDING (PartitionTimeLimit)            no",
+    ]
+    assert describe(examine(tmp_path))[3] == "train: stopped by SIGUSR1 after epoch 1, step 7; start the same command again"
 
 
 def test_nothing_submitted_is_said(tmp_path: Path) -> None:
