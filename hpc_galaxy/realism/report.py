@@ -17,7 +17,7 @@ from hpc_galaxy.errors import InputError
 from hpc_galaxy.files import lock, read_object, shown, whole_file, write_json
 from hpc_galaxy.ledger import LOCK
 from hpc_galaxy.realism.baselines import Baseline, ladder, run_baselines
-from hpc_galaxy.realism.gate import find_leaks
+from hpc_galaxy.realism.gate import find_leaks, require_audit
 from hpc_galaxy.realism.mosaic import brightness_band, draw_mosaic
 from hpc_galaxy.realism.pairs import choose_pairs, magnitude_at
 from hpc_galaxy.realism.plots import draw_bins, draw_roc, draw_scores
@@ -68,6 +68,7 @@ def _report(config: Config, world: World, watch: Stopwatch) -> None:
     assert weights is not None
     dataset = Dataset(reader, weights.inputs, config.train.data)
     dataset.check()
+    require_audit(reader, world, config.seed)
     device = pick_device(world)
     torch.set_num_threads(threads_per_rank(world, config.train.threads))
     with watch.span("score"):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from hpc_galaxy.realism.clustered import ClusteredAuc
 from hpc_galaxy.realism.power import POWER, SIGNIFICANCE, detectable_auc, needed_for_margin, provable_margin
 
+WIDEST = 0.1  # margin that is taken where none is wanted: within more nobody would call anything indistinguishable
 # What a verdict can be. The first three say something of the galaxies; with the last the data are not fit to ask.
 TOLD_APART, ALIKE, UNDECIDED, REFUSED = "told apart", "indistinguishable", "undecided", "refused"
 
@@ -44,7 +45,7 @@ def judge(found: ClusteredAuc | None, p_value: float | None, margin: float | Non
     p_value : float, optional
         Of the permutation test.
     margin : float, optional
-        Wanted; without it the smallest that a test set of this size can prove, see `provable_margin`.
+        Wanted; without it the smallest that a test set of this size can prove, see `provable_margin`, but at most `WIDEST`.
     leaks : sequence of str
         What lets a classifier win without looking at galaxies.
     where : str
@@ -56,7 +57,7 @@ def judge(found: ClusteredAuc | None, p_value: float | None, margin: float | Non
         return Verdict(UNDECIDED, None, "undecided: no error without two bricks and both classes")
     low, high = found.interval()
     number = f"AUC {found.auc:.3f} [{low:.3f}, {high:.3f}]"
-    wanted = provable_margin(found) if margin is None else margin
+    wanted = min(provable_margin(found), WIDEST) if margin is None else margin
     inner = found.interval(1 - 2 * SIGNIFICANCE)
     within = 0.5 - wanted < inner[0] and inner[1] < 0.5 + wanted
     if p_value <= SIGNIFICANCE:
@@ -64,11 +65,13 @@ def judge(found: ClusteredAuc | None, p_value: float | None, margin: float | Non
         return Verdict(TOLD_APART, wanted, f"{number}: told apart{f' {where}' if where else ''} (p = {p_value:.2g}){but}")
     if within:
         return Verdict(ALIKE, wanted, f"{number}: indistinguishable within +/- {wanted:.3f} at {100 * POWER:.0f} % power")
-    return Verdict(UNDECIDED, wanted, f"{number}: undecided (p = {p_value:.2g}); {_what_it_takes(found, wanted)}")
+    below = "; so far below 0.5 only by chance: the p-value is of an AUC above it" if high < 0.5 else ""
+    return Verdict(UNDECIDED, wanted, f"{number}: undecided (p = {p_value:.2g}{below}); {_what_it_takes(found, wanted)}")
 
 
 def _what_it_takes(found: ClusteredAuc, margin: float) -> str:
     seen = f"an AUC of {detectable_auc(found):.3f} would have been seen with a chance of {100 * POWER:.0f} %"
-    if margin >= 0.5 or provable_margin(found) <= margin:
+    if provable_margin(found) <= margin:
         return seen
-    return f"{seen}; a margin of {margin:.3f} takes about {needed_for_margin(margin, found.design_effect):,} galaxies a class"
+    galaxies = needed_for_margin(margin, found.design_effect)
+    return f"{seen}; a margin of {margin:.3f} takes about {galaxies:,} galaxies a class, see 'hpc-galaxy plan'"

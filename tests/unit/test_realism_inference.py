@@ -159,5 +159,11 @@ def test_verdicts(auc: float, error: float, p_value: float, margin: float, leaks
 
 
 def test_an_auc_far_below_one_half_is_not_alike() -> None:
-    assert judge(ClusteredAuc(0.4, 0.005, 0.005, 100), 1.0, 0.02, []).kind == UNDECIDED
+    low = judge(ClusteredAuc(0.4, 0.005, 0.005, 100), 1.0, 0.02, [])
+    assert low.kind == UNDECIDED and "(p = 1; so far below 0.5 only by chance" in low.sentence
+
+
+def test_a_test_set_that_can_show_nothing_says_so() -> None:
+    few = judge(ClusteredAuc(0.5, 0.06, 0.06, 4), 0.5, None, [])
+    assert few.kind == UNDECIDED and few.margin == 0.1 and "a margin of 0.100 takes about 181 galaxies a class" in few.sentence
     assert judge(None, None, None, []).kind == UNDECIDED

@@ -12,7 +12,7 @@ import pytest
 import sample_shards
 
 from hpc_galaxy.errors import InputError
-from hpc_galaxy.realism.gate import find_leaks
+from hpc_galaxy.realism.gate import find_leaks, require_audit
 from hpc_galaxy.realism.report import report
 from hpc_galaxy.shards.numpy_shards import open_split
 from hpc_galaxy.training.train import train
@@ -34,7 +34,7 @@ def test_report_and_pictures(trained: Path, capsys: pytest.CaptureFixture[str]) 
     out, directory = capsys.readouterr().out, trained / "report"
     content = json.loads((directory / "report.json").read_text())
     assert content["auc"] > 0.9 and content["auc_interval"][0] > 0.8
-    assert content["verdict"]["kind"] == "refused" and "realism: no verdict: the shards were not audited, run 'hpc-galaxy audit " in out
+    assert content["verdict"]["kind"] == "refused" and "realism: no verdict: the audit failed: shared pixels, centroid x" in out
     baselines = {each["name"]: each["auc"] for each in content["baselines"]}
     assert list(baselines) == ["catalog", "centroid", "linear on pixels"] and "  linear on pixels  AUC " in out
     # The fakes of these shards are brighter in their middle; their catalog says nothing.
@@ -55,23 +55,21 @@ def test_report_and_pictures(trained: Path, capsys: pytest.CaptureFixture[str]) 
     assert [row["id"] for row in rows] == [name.decode() for name in open_split(trained / "shards", "test").table["id"]]
 
 
-def test_the_audit_decides_whether_there_is_a_verdict(trained: Path, tmp_path: Path) -> None:
-    shutil.copytree(trained / "shards", tmp_path, dirs_exist_ok=True)
+def test_a_failed_audit_forbids_a_verdict_and_one_of_other_shards_does_not_count(tmp_path: Path) -> None:
+    sample_shards.make_shards(tmp_path)
     reader = open_split(tmp_path, "test")
-    audited = {"fingerprint": reader.manifest.fingerprint, "checks": [{"name": "edges", "result": "pass"}]}
-    cases = {
-        "the audit is of other shards": audited | {"fingerprint": "another"},
-        "the audit failed: centroid x, edges": audited | {"checks": [{"name": name, "result": "fail"} for name in ("centroid x", "edges")]},
-    }
-    for leak, content in cases.items():
-        (tmp_path / "audit.json").write_text(json.dumps(content))
-        [found] = find_leaks(reader)
-        assert found.startswith(leak)
-    (tmp_path / "audit.json").write_text(json.dumps(audited))
-    assert find_leaks(reader) == []
+    failed = {"fingerprint": "another", "checks": [{"name": name, "result": "fail"} for name in ("centroid x", "edges")]}
+    (tmp_path / "audit.json").write_text(json.dumps(failed))
+    assert find_leaks(reader) == ["the audit failed: centroid x, edges"]
+    require_audit(reader, World(), 1)
+    content = json.loads((tmp_path / "audit.json").read_text())
+    assert content["fingerprint"] == reader.manifest.fingerprint and len(content["checks"]) > 10
+    (tmp_path / "audit.json").write_text(json.dumps(failed | {"fingerprint": content["fingerprint"]}))
+    require_audit(reader, World(), 1)
+    assert find_leaks(reader) == ["the audit failed: centroid x, edges"]
     (tmp_path / "audit.json").write_text("[]")
     with pytest.raises(InputError, match="is a JSON list, expected an object"):
-        find_leaks(reader)
+        require_audit(reader, World(), 1)
 
 
 def test_without_magnitudes_there_are_no_mosaics(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

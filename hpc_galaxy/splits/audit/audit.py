@@ -44,12 +44,18 @@ def audit(directory: Path, world: World = SERIAL, seed: int = 1) -> None:
     InputError, FormatError
         There are no shards, or they are damaged.
     """
+    failed = run_audit(directory, world, seed)
+    if failed:
+        raise StageError(directory, f"the audit failed: {', '.join(failed)}", "see the lines above")
+
+
+def run_audit(directory: Path, world: World, seed: int) -> list[str]:
+    """Do what `audit` does, but return the names of the checks that failed, on every rank, instead of raising. Collective."""
     watch = Stopwatch()
     examples = gather_examples(directory, load_manifest(directory), world, seed, watch)
     failed = world.bcast(_report(examples, seed, watch) if examples is not None else [])
     world.say(watch.summary(world, "audit", "examples"))
-    if failed:
-        raise StageError(directory, f"the audit failed: {', '.join(failed)}", "see the lines above")
+    return failed
 
 
 def find(examples: Examples, seed: int) -> list[Finding]:
