@@ -15,7 +15,8 @@ from hpc_galaxy.config import Config, load_config
 from hpc_galaxy.errors import ConfigError
 from hpc_galaxy.world import World, detect, guard
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+ABOUT = "Survey bricks in, trained networks out: can fake galaxies be told from real ones?"
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=ABOUT)
 
 ConfigFile = Annotated[Path | None, typer.Option("-c", "--config", help="TOML configuration; without it the defaults.")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="section.key=value, on top of the file; may be repeated.")]

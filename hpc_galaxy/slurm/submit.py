@@ -83,14 +83,14 @@ def submit(request: Request, dry_run: bool = False) -> None:
     with lock(folder / ".lock"):
         record = read_record(folder)
         refuse_twice(record, jobs)
-        after: list[str] = []
+        after = still_made(record, jobs[0])
         for job in jobs:
             script = folder / f"{job.stage}{'-array' if job.array else ''}.sh"
             write_text(script, render(job, typed()))
             number = submit_script(script, job.site.scheduler, after)
             record.append(entry(request, job, number))
             write_json(folder / RECORD, record)
-            what = job.stage + (f" in {job.array} parts" if job.array else "") + (f", after {after[0]}" if after else "")
+            what = job.stage + (f" in {job.array} parts" if job.array else "") + (f", after {', '.join(after)}" if after else "")
             print(f"submit: job {number}: {what} ({shown(script)})", flush=True)
             after = [number]
     print(f"submit: 'hpc-galaxy status {shown(folder.parent)}' says how they are", flush=True)
@@ -167,6 +167,13 @@ def refuse_twice(record: Sequence[dict[str, object]], jobs: Sequence[Job]) -> No
         if state in ACTIVE:
             problem = f"job {number} of the same stage is {state}, expected none"
             raise StageError(f"submit {numbers[number]}", problem, f"wait for it, or 'scancel {number}'")
+
+
+def still_made(record: Sequence[dict[str, object]], first: Job) -> list[str]:
+    """Return the jobs of earlier stages that wait or run: what they make is what the first new job reads."""
+    earlier = STAGES[: STAGES.index(first.stage)]
+    numbers = [str(one["job"]) for one in record if one["stage"] in earlier]
+    return [number for number, state in job_states(numbers, first.site.scheduler).items() if state in ACTIVE]
 
 
 def typed() -> str:

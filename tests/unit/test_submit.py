@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -170,6 +171,22 @@ def test_a_stage_is_not_submitted_twice(tmp_path: Path, monkeypatch: pytest.Monk
     states["3"] = "FAILED"
     submit.submit(request(tmp_path, stage="train"))
     assert [entry["job"] for entry in submit.read_record(tmp_path / "jobs")] == ["1", "2", "3", "4", "5", "6"]
+
+
+def test_a_stage_waits_for_what_is_still_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    states: dict[str, str] = {}
+    monkeypatch.setattr(queue, "ask", scheduler(states))
+    monkeypatch.setattr(sys, "argv", ["hpc-galaxy", "submit"])
+    submit.submit(request(tmp_path, stage="survey"))
+    states["1"] = "RUNNING"
+    submit.submit(request(tmp_path, stage="inject"))
+    states["2"] = "PENDING"
+    submit.submit(request(tmp_path))
+    said = capsys.readouterr().out
+    assert "job 2: inject, after 1 (" in said and "job 3: extract, after 1, 2 (" in said and "job 4: split, after 3 (" in said
+    states |= {"1": "COMPLETED", "2": "FAILED"}
+    submit.submit(request(tmp_path, stage="split"))
+    assert re.search(r"job \d+: split \(", capsys.readouterr().out)
 
 
 def test_an_array_is_as_its_parts_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
