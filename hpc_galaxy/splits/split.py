@@ -63,20 +63,20 @@ def split(config: Config, world: World, overwrite: bool = False) -> None:
         with watch.span("shuffle"):
             plan = make_plan(config, world, files, sources)
         _say_plan(world, config, sources, plan)
+        state = sum(world.allgather(sources.state))  # now, while each file is known to one rank alone
         scale = world.bcast(_scale(files, sources, plan) if world.is_root else np.empty(0))
         output = (
             Shards(config, ledger.fingerprint, sources, scale) if config.split.layout == "shards" else ObiwanFolders(config, sources, files)
         )
-        records = _repackage(world, output, Repackager(config, files, sources, scale, output.write, watch), plan)
+        records = _repackage(world, output, Repackager(config, files, sources, scale, output.write, watch), plan, state)
         ledger.close(world, [{"piece": record["piece"]} for record in records])
     world.say(watch.summary(world, "split", "examples"))
     world.say(f"split: {shown(root)} (seed {config.seed})")
 
 
-def _repackage(world: World, output: Shards | ObiwanFolders, repackager: Repackager, plan: Plan) -> list[Record]:
+def _repackage(world: World, output: Shards | ObiwanFolders, repackager: Repackager, plan: Plan, state: int) -> list[Record]:
     """Write everything that is not there yet, then what holds it together; return all records on rank 0. Collective."""
     pieces = output.pieces(plan)
-    state = sum(world.allgather(repackager.sources.state))
     digest = world.bcast(plan_digest(plan.places, state) if world.is_root else "")
     found = _continue(output, pieces, digest) if world.is_root else {}
     missing = [piece for piece in pieces if piece.key not in found]
