@@ -266,13 +266,15 @@ def submit(
     overrides: Overrides = None,
     array: Annotated[int, typer.Option("--array", help="Extract the bricks in so many jobs side by side, each of --nodes; 0: in one.")] = 0,
     restarts: Annotated[int, typer.Option("--restarts", help="How often a job is queued again at most.")] = 100,
+    trace: Trace = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the scripts, and submit nothing.")] = False,
 ) -> None:
     """Send a stage, or the whole chain, to the queue of a cluster."""
 
     def work(world: World) -> None:
         module = import_module("hpc_galaxy.slurm.submit")
-        module.submit(module.Request(stage, site, nodes, time, account, config, tuple(overrides or ()), restarts, array), dry_run)
+        settings = (*(overrides or ()), *(["trace.spans=true"] if trace else []))
+        module.submit(module.Request(stage, site, nodes, time, account, config, settings, restarts, array), dry_run)
 
     _run(work)
 

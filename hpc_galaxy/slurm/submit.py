@@ -90,7 +90,8 @@ def submit(request: Request, dry_run: bool = False) -> None:
             number = submit_script(script, job.site.scheduler, after)
             record.append(entry(request, job, number))
             write_json(folder / RECORD, record)
-            what = job.stage + (f" in {job.array} parts" if job.array else "") + (f", after {', '.join(after)}" if after else "")
+            what = job.stage + (f" in {job.array} parts of" if job.array else " on") + f" {job.nodes} node{'s' * (job.nodes != 1)}"
+            what += f", after {', '.join(after)}" if after else ""
             print(f"submit: job {number}: {what} ({shown(script)})", flush=True)
             after = [number]
     print(f"submit: 'hpc-galaxy status {shown(folder.parent)}' says how they are", flush=True)
@@ -166,7 +167,8 @@ def refuse_twice(record: Sequence[dict[str, object]], jobs: Sequence[Job]) -> No
     for number, state in job_states(list(numbers), jobs[0].site.scheduler).items():
         if state in ACTIVE:
             problem = f"job {number} of the same stage is {state}, expected none"
-            raise StageError(f"submit {numbers[number]}", problem, f"wait for it, or 'scancel {number}'")
+            remedy = "it ends: try again in some seconds" if state == "COMPLETING" else f"wait for it, or 'scancel {number}'"
+            raise StageError(f"submit {numbers[number]}", problem, remedy)
 
 
 def still_made(record: Sequence[dict[str, object]], first: Job) -> list[str]:

@@ -179,4 +179,4 @@ def _require_suffix(out: Path) -> None:
 def _verdict(labels: np.ndarray, scores: np.ndarray) -> str:
     known = labels <= 1
     value = auc(labels[known], scores[known]) if known.any() else float("nan")
-    return "" if np.isnan(value) else f"; AUC {value:.3f} of {known.sum():,} with labels"
+    return "" if np.isnan(value) else f"; AUC {value:.3f} of {known.sum():,} with labels, whether it was trained on them or not"

@@ -39,6 +39,7 @@ export OMP_NUM_THREADS=17
 warned=0
 trap 'warned=1' USR1 TERM
 
+echo "job ${PBS_JOBID:-}, $(date '+%F %T')"
 # Cray's launcher (PALS) starts Aurora MPICH: so many ranks in all and on a node, each bound to as many cores as it has threads (https://docs.alcf.anl.gov/aurora/running-jobs-aurora/)
 # A signal that comes before Python is ready must not kill a rank: it is ignored until then.
 mpiexec -n 384 -ppn 6 --depth=${OMP_NUM_THREADS} --cpu-bind=depth \

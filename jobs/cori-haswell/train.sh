@@ -44,6 +44,7 @@ warned=0 ended=0
 trap 'warned=1' USR1
 trap 'ended=1' TERM
 
+echo "job ${SLURM_JOB_ID:-}, start $((${SLURM_RESTART_COUNT:-0} + 1)), $(date '+%F %T'), on ${SLURM_JOB_NODELIST:-}"
 # Cray MPI is started by srun; each rank stays on its cores, and one that dies ends the others instead of leaving them waiting (https://github.com/NERSC/Migrate-to-Perlmutter/blob/HEAD/CPU/run-xthi-hsw.sh)
 # A signal that comes before Python is ready must not kill a rank: it is ignored until then.
 srun --cpu-bind=cores --kill-on-bad-exit=1 \

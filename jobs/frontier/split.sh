@@ -34,6 +34,7 @@ warned=0 ended=0
 trap 'warned=1' USR1
 trap 'ended=1' TERM
 
+echo "job ${SLURM_JOB_ID:-}, start $((${SLURM_RESTART_COUNT:-0} + 1)), $(date '+%F %T'), on ${SLURM_JOB_NODELIST:-}"
 # OLCF asks for srun rather than torchrun, which ignores where cores and GPUs are; one rank that dies ends the others (https://docs.olcf.ornl.gov/software/analytics/pytorch_frontier.html)
 # A signal that comes before Python is ready must not kill a rank: it is ignored until then.
 srun --cpu-bind=cores --kill-on-bad-exit=1 \

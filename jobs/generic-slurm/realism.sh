@@ -25,6 +25,7 @@ warned=0 ended=0
 trap 'warned=1' USR1
 trap 'ended=1' TERM
 
+echo "job ${SLURM_JOB_ID:-}, start $((${SLURM_RESTART_COUNT:-0} + 1)), $(date '+%F %T'), on ${SLURM_JOB_NODELIST:-}"
 # PMIx tells Open MPI's ranks of each other (with the wrong --mpi each one takes itself for the only one); one that dies ends the others (https://slurm.schedmd.com/mpi_guide.html)
 # A signal that comes before Python is ready must not kill a rank: it is ignored until then.
 srun --mpi=pmix --kill-on-bad-exit=1 \

@@ -56,6 +56,7 @@ warned=0 ended=0
 trap 'warned=1' USR1
 trap 'ended=1' TERM
 
+echo "job ${SLURM_JOB_ID:-}, start $((${SLURM_RESTART_COUNT:-0} + 1)), $(date '+%F %T'), on ${SLURM_JOB_NODELIST:-}"
 # srun alone meets the MPI of the modules; one hardware thread a core, so that threads do not share cores; one rank that dies ends the others (https://apps.fz-juelich.de/jsc/hps/jureca/affinity.html)
 # A signal that comes before Python is ready must not kill a rank: it is ignored until then.
 srun --threads-per-core=1 --kill-on-bad-exit=1 \

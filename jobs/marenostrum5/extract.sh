@@ -33,6 +33,7 @@ warned=0 ended=0
 trap 'warned=1' USR1
 trap 'ended=1' TERM
 
+echo "job ${SLURM_JOB_ID:-}, start $((${SLURM_RESTART_COUNT:-0} + 1)), $(date '+%F %T'), on ${SLURM_JOB_NODELIST:-}"
 # assumed: srun meets the MPI of the modules; ranks stay on their cores, and one that dies ends the others
 # A signal that comes before Python is ready must not kill a rank: it is ignored until then.
 srun --cpu-bind=cores --kill-on-bad-exit=1 \

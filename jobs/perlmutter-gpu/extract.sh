@@ -43,6 +43,7 @@ warned=0 ended=0
 trap 'warned=1' USR1
 trap 'ended=1' TERM
 
+echo "job ${SLURM_JOB_ID:-}, start $((${SLURM_RESTART_COUNT:-0} + 1)), $(date '+%F %T'), on ${SLURM_JOB_NODELIST:-}"
 # mpi4py is built against Cray MPICH, which meets through Cray's PMI; ranks stay on their cores, and one that dies ends the others (https://slurm.schedmd.com/srun.html)
 # A signal that comes before Python is ready must not kill a rank: it is ignored until then.
 srun --mpi=cray_shasta --cpu-bind=cores --kill-on-bad-exit=1 \

@@ -183,10 +183,11 @@ def test_a_stage_waits_for_what_is_still_made(tmp_path: Path, monkeypatch: pytes
     states["2"] = "PENDING"
     submit.submit(request(tmp_path))
     said = capsys.readouterr().out
-    assert "job 2: inject, after 1 (" in said and "job 3: extract, after 1, 2 (" in said and "job 4: split, after 3 (" in said
+    assert "job 2: inject on 2 nodes, after 1 (" in said and "job 3: extract on 2 nodes, after 1, 2 (" in said
+    assert "job 4: split on 2 nodes, after 3 (" in said and "realism on 1 node, after 5 (" in said
     states |= {"1": "COMPLETED", "2": "FAILED"}
     submit.submit(request(tmp_path, stage="split"))
-    assert re.search(r"job \d+: split \(", capsys.readouterr().out)
+    assert re.search(r"job \d+: split on 2 nodes \(", capsys.readouterr().out)
 
 
 def test_an_array_is_as_its_parts_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
