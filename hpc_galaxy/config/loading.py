@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import itertools
 import json
 import tomllib
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from typing import Annotated, Any
 
 import tomli_w
 from pydantic import BaseModel, Field, ValidationError
+from pydantic_core import ErrorDetails
 
 from hpc_galaxy.config.base import Section
 from hpc_galaxy.config.stages import Extract, Injection, Paths, Realism, Silence, Split, Survey
@@ -112,15 +114,22 @@ def _apply(content: dict[str, Any], override: str) -> str:
 
 def _explain(path: Path | None, overridden: set[str], error: ValidationError) -> ConfigError:
     """Turn pydantic's first complaint into one sentence."""
-    first = error.errors()[0]
-    location = [str(part) for part in first["loc"]]
-    key = ".".join(location) or "configuration"
+    complaints = error.errors()
+    first, key = complaints[0], _key(complaints[0])
     where = "--set" if path is None or key in overridden else path
     if first["type"] != "extra_forbidden":
         got = "" if isinstance(first["input"], dict) else f", got {first['input']!r}"
-        return ConfigError(where, f"'{key}': {first['msg']}{got}", "mend this value")
+        # Where a value may be of several kinds, there is a complaint for each.
+        said = dict.fromkeys(one["msg"].removeprefix("Input ").replace("a valid tuple", "a list") for one in complaints if _key(one) == key)
+        return ConfigError(where, f"'{key}': Input {', or '.join(said)}{got}", "mend this value")
     near = difflib.get_close_matches(key, _known_keys(), n=1, cutoff=0.0)[0]
     return ConfigError(where, f"unknown key '{key}', the nearest valid one is '{near}'", "rename or remove it")
+
+
+def _key(complaint: ErrorDetails) -> str:
+    """Return the key that a complaint is about, without the names of the kinds that its value may be of, such as ``tuple[str, ...]``."""
+    parts = [str(part) for part in complaint["loc"]]
+    return ".".join(itertools.takewhile(lambda part: "[" not in part, parts)) or "configuration"
 
 
 def _known_keys(model: type[BaseModel] = Config, prefix: str = "") -> list[str]:

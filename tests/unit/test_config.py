@@ -56,6 +56,10 @@ def test_an_unknown_key_names_the_nearest_valid_one(tmp_path: Path, text: str, k
         ("[train.optimizer]\nlearning_rate = nan\n", "'train.optimizer.learning_rate'"),
         ('[train]\nbackend = "nccl"\n', "'train.backend': .*'horovod'.*, got 'nccl'"),
         ("train = 3\n", "'train': .*got 3"),
+        (
+            '[extract]\nselection = "elgs"\n',
+            "'extract.selection': Input should be 'elg', 'galaxies' or 'all', or should be a list, got 'elgs'",
+        ),
         ("[split]\ntrain = 0.5\n", r"'split': .*train \+ valid \+ test is 0.7, expected 1"),
         ('[extract]\nclasses = ["rael"]\n', r"'extract.classes.0': .*got 'rael'"),
     ],
