@@ -9,20 +9,14 @@ from pathlib import Path
 
 from hpc_galaxy.config import Config, load_config
 from hpc_galaxy.errors import InputError
+from hpc_galaxy.files import shown
 from hpc_galaxy.ledger import LEDGER
 from hpc_galaxy.slurm.queue import job_states, why_waiting
-from hpc_galaxy.slurm.site import load_site
-from hpc_galaxy.slurm.submit import RECORD, read_record
+from hpc_galaxy.slurm.site import STAGES, load_site
+from hpc_galaxy.slurm.submit import OUTPUT, RECORD, read_record
 
-DONE = {
-    "survey": ("survey", LEDGER),
-    "inject": ("obiwan", LEDGER),
-    "extract": ("cutouts", LEDGER),
-    "split": ("shards", LEDGER),
-    "train": ("run", "DONE"),
-    "realism": ("report", "report.json"),
-}
-"""Of each stage: of the configuration's paths, which, and the file in it that says that it is complete."""
+MARKER = {"train": "DONE", "realism": "report.json"}
+"""The file in a stage's output that says that it is complete, where it is not the ledger."""
 STOPPED = re.compile(r"^hpc-galaxy: (.*: stopped by .*)$")
 OURS = re.compile(
     r"^(hpc-galaxy: .*: stopped by .*|hpc-galaxy: error: .*|hpc-galaxy: watchdog: .*the job ends here.*|rank \d+: \w*(Error|Exception).*)$",
@@ -48,6 +42,8 @@ class Line:
         Whether the stage is complete: its own marker counts, not what a job's exit code says.
     said, error : str
         The last line of its log, and the last error in it.
+    output : str
+        The directory that it writes.
     """
 
     stage: str
@@ -56,6 +52,7 @@ class Line:
     done: bool
     said: str
     error: str
+    output: str
 
 
 def status(run: Path) -> None:
@@ -80,16 +77,16 @@ def examine(run: Path) -> list[Line]:
     record = read_record(folder)
     if not record:
         raise InputError(folder / RECORD, "no such file", "give the directory of the configuration that 'hpc-galaxy submit -c' was given")
-    newest = {(str(entry["stage"]), "array" in entry): entry for entry in record}
+    newest = {(str(entry["stage"]), str(entry.get("output", "")), "array" in entry): entry for entry in record}
     lines = []
-    for (stage, is_array), entry in newest.items():
+    for (stage, output, is_array), entry in newest.items():
         job, site = str(entry["job"]), load_site(str(entry["site"]))
         name = f"hpc-galaxy-{stage}-{job}{'_*' if is_array else ''}.log" if site.scheduler == "slurm" else f"hpc-galaxy-{stage}.log"
         said, error = read_logs(sorted(folder.glob(name)))
         config = load_config(Path(str(entry["config"])), [str(one) for one in _sequence(entry["overrides"])])
-        shown = f"{job}_[1-{entry['array']}]" if is_array else job
-        lines.append(Line(stage, shown, _state(job, site.scheduler), is_done(config, stage), said, error))
-    return sorted(lines, key=lambda line: list(DONE).index(line.stage))
+        number = f"{job}_[1-{entry['array']}]" if is_array else job
+        lines.append(Line(stage, number, _state(job, site.scheduler), is_done(config, stage), said, error, output))
+    return sorted(lines, key=lambda line: STAGES.index(line.stage))
 
 
 def _state(job: str, scheduler: str) -> str:
@@ -104,8 +101,8 @@ def _sequence(value: object) -> Sequence[object]:
 
 def is_done(config: Config, stage: str) -> bool:
     """Return whether a stage's outputs are complete."""
-    name, marker = DONE[stage]
-    return bool((getattr(config.paths, name) / marker).exists())
+    directory: Path = getattr(config.paths, OUTPUT[stage])
+    return (directory / MARKER.get(stage, LEDGER)).exists()
 
 
 def read_logs(paths: Sequence[Path]) -> tuple[str, str]:
@@ -129,11 +126,15 @@ def read_log(path: Path) -> tuple[str, str]:
     return lines[-1] if lines else "", errors[0] if errors else ""
 
 
+def _shown(line: Line) -> str:
+    return shown(Path(line.output)) if line.output else ""
+
+
 def describe(lines: Sequence[Line]) -> list[str]:
     """Return a table, and below it what each stage said last; an error only where the stage is not done."""
     width = max(16, *(len(line.state) for line in lines))
-    table = [f"{'stage':8} {'job':>10}  {'state':{width}} {'done':4}"]
-    table += [f"{line.stage:8} {line.job:>10}  {line.state:{width}} {'yes' if line.done else 'no':4}" for line in lines]
+    table = [f"{'stage':8} {'job':>10}  {'state':{width}} {'done':4}  output"]
+    table += [f"{line.stage:8} {line.job:>10}  {line.state:{width}} {'yes' if line.done else 'no':4}  {_shown(line)}" for line in lines]
     for line in lines:
         if line.error and not line.done:
             stopped = STOPPED.match(line.error)

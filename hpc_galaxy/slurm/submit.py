@@ -18,6 +18,8 @@ from hpc_galaxy.slurm.script import Job, limit_seconds, render
 from hpc_galaxy.slurm.site import STAGES, Site, load_site
 
 CHAIN = ("extract", "split", "train", "realism")
+OUTPUT = {"survey": "survey", "inject": "obiwan", "extract": "cutouts", "split": "shards", "train": "run", "realism": "report"}
+"""Of each stage: which of the configuration's paths it writes."""
 RECORD = "jobs.json"
 SHORTEST = 60
 LONGEST_ARRAY = 1000  # Slurm's MaxArraySize, where a site has not changed it
@@ -102,7 +104,13 @@ def entry(request: Request, job: Job, number: str) -> dict[str, object]:
     site = request.site if not request.site.endswith(".toml") else str(Path(request.site).absolute())
     asked: dict[str, object] = {"config": str(job.config.absolute()), "overrides": list(job.overrides)}
     asked |= {"array": job.array} if job.array else {}
-    return {"stage": job.stage, "job": number, "site": site, "nodes": job.nodes, "submitted": time.strftime("%F %T"), **asked}
+    known = {"stage": job.stage, "job": number, "site": site, "nodes": job.nodes, "output": output(job)}
+    return {**known, "submitted": time.strftime("%F %T"), **asked}
+
+
+def output(job: Job) -> str:
+    """Return the directory that a job writes."""
+    return str(getattr(load_config(job.config, job.overrides).paths, OUTPUT[job.stage]))
 
 
 def make_jobs(request: Request) -> list[Job]:
@@ -155,18 +163,18 @@ def read_record(folder: Path) -> list[dict[str, object]]:
 
 
 def refuse_twice(record: Sequence[dict[str, object]], jobs: Sequence[Job]) -> None:
-    """Refuse to submit a stage that waits or runs already.
+    """Refuse to submit a stage that waits or runs already, with the same output.
 
     Raises
     ------
     StageError
         One does.
     """
-    stages = {job.stage for job in jobs}
-    numbers = {str(one["job"]): str(one["stage"]) for one in record if one["stage"] in stages}
+    outputs = {job.stage: output(job) for job in jobs}
+    numbers = {str(one["job"]): str(one["stage"]) for one in record if one.get("output") == outputs.get(str(one["stage"]))}
     for number, state in job_states(list(numbers), jobs[0].site.scheduler).items():
         if state in ACTIVE:
-            problem = f"job {number} of the same stage is {state}, expected none"
+            problem = f"job {number} of the same stage and output is {state}, expected none"
             remedy = "it ends: try again in some seconds" if state == "COMPLETING" else f"wait for it, or 'scancel {number}'"
             raise StageError(f"submit {numbers[number]}", problem, remedy)
 

@@ -44,7 +44,7 @@ def test_the_whole_chain_on_two_nodes(slurm: Any, require: Any, tmp_path: Path) 
     assert re.findall(r"job \d+: (\w+)", submitted.stdout) == ["extract", "split", "train", "realism"]
 
     again = slurm.run(*HPC_GALAXY, "submit", "train", "--nodes", "2", *options)
-    assert again.returncode == 1 and re.search(r"submit train: job \d+ of the same stage is PENDING", again.stderr), again.stderr
+    assert again.returncode == 1 and re.search(r"submit train: job \d+ of the same stage and output is PENDING", again.stderr), again.stderr
 
     wait(slurm, tmp_path, {"extract", "split", "train", "realism"}, 120)
     said = slurm.run(*HPC_GALAXY, "status", str(tmp_path)).stdout

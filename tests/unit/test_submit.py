@@ -165,12 +165,13 @@ def test_a_stage_is_not_submitted_twice(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(sys, "argv", ["hpc-galaxy", "submit"])
     submit.submit(request(tmp_path))
     states |= {"3": "PENDING", "1": "COMPLETED"}
-    with pytest.raises(StageError, match="submit train: job 3 of the same stage is PENDING"):
+    with pytest.raises(StageError, match="submit train: job 3 of the same stage and output is PENDING"):
         submit.submit(request(tmp_path, stage="train"))
     submit.submit(request(tmp_path, stage="extract"))
+    submit.submit(request(tmp_path, stage="train", overrides=["paths.run=run2"]))
     states["3"] = "FAILED"
     submit.submit(request(tmp_path, stage="train"))
-    assert [entry["job"] for entry in submit.read_record(tmp_path / "jobs")] == ["1", "2", "3", "4", "5", "6"]
+    assert [entry["job"] for entry in submit.read_record(tmp_path / "jobs")] == ["1", "2", "3", "4", "5", "6", "7"]
 
 
 def test_a_stage_waits_for_what_is_still_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -253,9 +254,10 @@ def test_status_is_in_the_pipelines_order_and_says_why_a_job_waits_or_was_stoppe
     monkeypatch.setattr(queue, "ask", lambda command: f"JobId={command[-1]} JobState=PENDING Reason={reasons[command[-1]]} EndTime=Unknown")
     said = "hpc-galaxy: train: stopped by SIGUSR1 after epoch 1, step 7; start the same command again\n"
     (tmp_path / "jobs" / "hpc-galaxy-train-2.log").write_text(said)
-    assert [row.split(maxsplit=2)[2].rstrip() for row in describe(examine(tmp_path))[1:3]] == [
-        "PENDING (BeginTime 2026-11-25 17:11:47) no",
-        "PENDING (PartitionTimeLimit)            no",
+    rows = [row.split(maxsplit=2)[2] for row in describe(examine(tmp_path))[1:3]]
+    assert rows == [
+        f"PENDING (BeginTime 2026-11-25 17:11:47) no    {tmp_path}/run",
+        f"PENDING (PartitionTimeLimit)            no    {tmp_path}/report",
     ]
     assert describe(examine(tmp_path))[3] == "train: stopped by SIGUSR1 after epoch 1, step 7; start the same command again"
 
