@@ -65,10 +65,13 @@ def control_overrides() -> list[str]:
 
 
 def result(report: Path) -> str:
-    """Return the AUC of a report with its interval, as text."""
+    """Return the verdict of a report with the AUC, as text."""
     numbers = read_json(report, "hpc-galaxy realism")
-    interval = "[{:.3f}, {:.3f}]".format(*numbers["auc_interval"]) if numbers["auc_interval"] else "(no interval)"
-    return f"test AUC {numbers['auc']:.3f} {interval}" if numbers["auc"] is not None else "test AUC undefined"
+    verdict = str(numbers["verdict"]["sentence"])
+    if numbers["auc"] is None or verdict.startswith("AUC"):
+        return verdict
+    interval = " [{:.3f}, {:.3f}]".format(*numbers["auc_interval"]) if numbers["auc_interval"] else ""
+    return f"AUC {numbers['auc']:.3f}{interval}; {verdict}"
 
 
 def run_stage(stage: str, config: Path, ranks: int, overrides: Sequence[str] = ()) -> None:
