@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from hpc_galaxy.files import read_object
 from hpc_galaxy.shards.numpy_shards import SplitReader
 from hpc_galaxy.splits.audit.audit import NAME, run_audit
 from hpc_galaxy.world import World
 
 
-def require_audit(reader: SplitReader, world: World, seed: int) -> None:
-    """Audit the shards, unless that was done. Collective.
+def require_audit(reader: SplitReader, world: World, seed: int, out: Path) -> Path:
+    """Return the audit of shards, after making it where it was not made. Collective.
 
     Parameters
     ----------
@@ -19,30 +21,37 @@ def require_audit(reader: SplitReader, world: World, seed: int) -> None:
         Whose ranks share the work.
     seed : int
         Of the audit.
+    out : Path
+        Where it is made: the shards may be somebody else's.
 
     Raises
     ------
     InputError
         ``audit.json`` is damaged.
     """
-    if not world.bcast(_is_audited(reader) if world.is_root else False):
+    found = world.bcast(_find_audit(reader, out) if world.is_root else None)
+    if found is None:
         world.say("realism: these shards were not audited yet")
-        run_audit(reader.directory, world, seed)
+        run_audit(reader.directory, world, seed, out)
+    return found or out / NAME
 
 
-def _is_audited(reader: SplitReader) -> bool:
-    path = reader.directory / NAME
-    return path.exists() and read_object(path, "hpc-galaxy audit", fingerprint=str)["fingerprint"] == reader.manifest.fingerprint
+def _find_audit(reader: SplitReader, out: Path) -> Path | None:
+    """Return where there is an audit of just these shards."""
+    for path in (reader.directory / NAME, out / NAME):
+        if path.exists() and read_object(path, "hpc-galaxy audit", fingerprint=str)["fingerprint"] == reader.manifest.fingerprint:
+            return path
+    return None
 
 
-def find_leaks(reader: SplitReader) -> list[str]:
-    """Return why no verdict may be given on audited shards; nothing if they have passed.
+def find_leaks(audit: Path) -> list[str]:
+    """Return why no verdict may be given on shards with such an audit; nothing if they have passed.
 
     Raises
     ------
     InputError
-        ``audit.json`` is missing or damaged.
+        The audit is missing or damaged.
     """
-    content = read_object(reader.directory / NAME, "hpc-galaxy audit", checks=list)
+    content = read_object(audit, "hpc-galaxy audit", checks=list)
     failed = [str(check.get("name")) for check in content["checks"] if check.get("result") == "fail"]
     return [f"the audit failed: {', '.join(failed)}"] if failed else []

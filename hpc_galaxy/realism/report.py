@@ -68,14 +68,14 @@ def _report(config: Config, world: World, watch: Stopwatch) -> None:
     assert weights is not None
     dataset = Dataset(reader, weights.inputs, config.train.data)
     dataset.check()
-    require_audit(reader, world, config.seed)
+    audit = require_audit(reader, world, config.seed, config.paths.report)
     device = pick_device(world)
     torch.set_num_threads(threads_per_rank(world, config.train.threads))
     with watch.span("score"):
         logits = compute_logits(restore_model(weights).to(device), dataset, world, device)
     if logits is not None:
         with watch.span("draw and write"):
-            _write(config, reader, logits, weights.about)
+            _write(config, reader, logits, weights.about, find_leaks(audit))
 
 
 def _load_best(run: Path, reader: SplitReader) -> Weights:
@@ -88,12 +88,12 @@ def _load_best(run: Path, reader: SplitReader) -> Weights:
     return weights
 
 
-def _write(config: Config, reader: SplitReader, logits: np.ndarray, about: About) -> None:
+def _write(config: Config, reader: SplitReader, logits: np.ndarray, about: About, leaks: list[str]) -> None:
     labels, scores, out = reader.labels, fake_probability(logits), config.paths.report
     values = quantities(reader.table, reader.stamp_format)
     bins = locate(labels, scores, reader.table["brick"], values, config.realism.permutations, config.seed)
     where = describe(bins, next(iter(values)))
-    numbers = summarise(labels, logits, reader.table["brick"], config.realism, config.seed, find_leaks(reader), where)
+    numbers = summarise(labels, logits, reader.table["brick"], config.realism, config.seed, leaks, where)
     simpler, line = _run_baselines(config, reader), headline(numbers)
     pictures = _draw_curves(labels, scores, line, out) + _draw_bins(bins, line, out) + _draw_mosaics(config, reader)
     _write_scores(reader.table, scores, brightness_band(reader.stamp_format), out / "scores.csv")

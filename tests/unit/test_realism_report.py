@@ -56,20 +56,21 @@ def test_report_and_pictures(trained: Path, capsys: pytest.CaptureFixture[str]) 
 
 
 def test_a_failed_audit_forbids_a_verdict_and_one_of_other_shards_does_not_count(tmp_path: Path) -> None:
-    sample_shards.make_shards(tmp_path)
-    reader = open_split(tmp_path, "test")
+    shards, out = tmp_path / "shards", tmp_path / "report"
+    sample_shards.make_shards(shards)
+    out.mkdir()
+    reader = open_split(shards, "test")
     failed = {"fingerprint": "another", "checks": [{"name": name, "result": "fail"} for name in ("centroid x", "edges")]}
-    (tmp_path / "audit.json").write_text(json.dumps(failed))
-    assert find_leaks(reader) == ["the audit failed: centroid x, edges"]
-    require_audit(reader, World(), 1)
-    content = json.loads((tmp_path / "audit.json").read_text())
+    (shards / "audit.json").write_text(json.dumps(failed))
+    assert find_leaks(shards / "audit.json") == ["the audit failed: centroid x, edges"]
+    assert require_audit(reader, World(), 1, out) == out / "audit.json"
+    content = json.loads((out / "audit.json").read_text())
     assert content["fingerprint"] == reader.manifest.fingerprint and len(content["checks"]) > 10
-    (tmp_path / "audit.json").write_text(json.dumps(failed | {"fingerprint": content["fingerprint"]}))
-    require_audit(reader, World(), 1)
-    assert find_leaks(reader) == ["the audit failed: centroid x, edges"]
-    (tmp_path / "audit.json").write_text("[]")
+    (shards / "audit.json").write_text(json.dumps(failed | {"fingerprint": content["fingerprint"]}))
+    assert require_audit(reader, World(), 1, out) == shards / "audit.json"
+    (shards / "audit.json").write_text("[]")
     with pytest.raises(InputError, match="is a JSON list, expected an object"):
-        require_audit(reader, World(), 1)
+        require_audit(reader, World(), 1, out)
 
 
 def test_without_magnitudes_there_are_no_mosaics(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

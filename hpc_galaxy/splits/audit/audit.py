@@ -44,16 +44,16 @@ def audit(directory: Path, world: World = SERIAL, seed: int = 1) -> None:
     InputError, FormatError
         There are no shards, or they are damaged.
     """
-    failed = run_audit(directory, world, seed)
+    failed = run_audit(directory, world, seed, directory)
     if failed:
         raise StageError(directory, f"the audit failed: {', '.join(failed)}", "see the lines above")
 
 
-def run_audit(directory: Path, world: World, seed: int) -> list[str]:
-    """Do what `audit` does, but return the names of the checks that failed, on every rank, instead of raising. Collective."""
+def run_audit(directory: Path, world: World, seed: int, out: Path) -> list[str]:
+    """Do what `audit` does, write ``audit.json`` in `out`, and return on every rank which checks failed. Collective."""
     watch = Stopwatch()
     examples = gather_examples(directory, load_manifest(directory), world, seed, watch)
-    failed = world.bcast(_report(examples, seed, watch) if examples is not None else [])
+    failed = world.bcast(_report(examples, seed, watch, out) if examples is not None else [])
     world.say(watch.summary(world, "audit", "examples"))
     return failed
 
@@ -63,17 +63,17 @@ def find(examples: Examples, seed: int) -> list[Finding]:
     return [*check_tables(examples), *check_provenance(examples), *check_classes(examples), *check_noise_maps(examples, seed)]
 
 
-def _report(examples: Examples, seed: int, watch: Stopwatch) -> list[str]:
+def _report(examples: Examples, seed: int, watch: Stopwatch, out: Path) -> list[str]:
     """Print and store what was found; return the names of the checks that failed."""
     with watch.span("judge"):
         findings = find(examples, seed)
-    write_json(examples.directory / NAME, describe(examples, findings, seed))
+    write_json(out / NAME, describe(examples, findings, seed))
     counts = {split: examples.manifest.examples(split) for split in SPLITS}
     sizes = ", ".join(f"{number} {split}" for split, number in counts.items())
     print(f"audit: {shown(examples.directory)}: {sizes}; pixels of {len(examples.sample)} measured (seed {seed})")
     print(table(findings))
     results = ", ".join(f"{number} {result}" for result, number in count(findings).items())
-    print(f"audit: {results}; {shown(examples.directory / NAME)}", flush=True)
+    print(f"audit: {results}; {shown(out / NAME)}", flush=True)
     return [finding.name for finding in findings if finding.result == "fail"]
 
 
