@@ -271,10 +271,11 @@ def test_an_error_comes_where_its_item_would_have() -> None:
 @pytest.mark.parametrize("taken", [1, 3])
 def test_closed_early_it_ends_its_thread(taken: int) -> None:
     loaded: list[int] = []
-    go_on = threading.Event()
+    ahead, go_on = threading.Event(), threading.Event()
 
     def load(item: int) -> int:
         if item > taken:
+            ahead.set()
             go_on.wait(10)
         loaded.append(item)
         return item
@@ -282,7 +283,7 @@ def test_closed_early_it_ends_its_thread(taken: int) -> None:
     items = read_ahead(load, range(1000), 5)
     assert isinstance(items, Generator)
     assert list(islice(items, taken)) == list(range(taken))
-    assert len(reading_threads()) == 1
+    assert len(reading_threads()) == 1 and ahead.wait(10)
     threading.Timer(0.2, go_on.set).start()
     items.close()
     assert reading_threads() == []
