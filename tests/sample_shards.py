@@ -9,20 +9,20 @@ import numpy as np
 from hpc_galaxy.config import Config, load_config
 from hpc_galaxy.shards.manifest import SHARD_SIZE, SPLITS, Manifest, Shard, Statistics
 from hpc_galaxy.shards.numpy_shards import write_shard
-from hpc_galaxy.shards.schema import DEFAULT, LABELS, STAMP_SHAPE, StampFormat
+from hpc_galaxy.shards.schema import DEFAULT, LABELS, StampFormat
 from hpc_galaxy.shards.storage import Storage, StorageError, encode
 
 SMALL = StampFormat(("r",), ("image", "invvar"), 8)
 FLOAT = Storage()
 
 
-def make_stamps(rng: np.random.Generator, labels: np.ndarray, contrast: float) -> np.ndarray:
+def make_stamps(rng: np.random.Generator, labels: np.ndarray, contrast: float, size: int = 64) -> np.ndarray:
     """Noise with a round galaxy in the middle; a fake one is `contrast` times broader than a real one."""
-    y, x = np.mgrid[:64, :64] - 31.5
+    y, x = np.mgrid[:size, :size] - (size - 1) / 2
     width = np.where(labels == 1, 2.0 * contrast, 2.0)[:, None, None]
     galaxies = 10 * np.exp(-(x**2 + y**2) / (2 * width**2)) * rng.uniform(0.8, 1.2, (len(labels), 1, 1))
-    stamps = np.ones((len(labels), *STAMP_SHAPE), np.float32)
-    stamps[..., :3] = galaxies[..., None] + rng.normal(0, 1, (len(labels), 64, 64, 3))
+    stamps = np.ones((len(labels), size, size, 6), np.float32)
+    stamps[..., :3] = galaxies[..., None] + rng.normal(0, 1, (len(labels), size, size, 3))
     return stamps
 
 
@@ -37,16 +37,18 @@ def make_table(rng: np.random.Generator, labels: np.ndarray, split: str, bricks:
     return table
 
 
-def make_shards(directory: Path, *, train: int = 96, valid: int = 40, test: int = 40, contrast: float = 2.0, bricks: int = 5) -> Manifest:
-    """Write a directory of shards with as many examples as asked for in each split, half of them fake."""
+def make_shards(
+    directory: Path, *, train: int = 96, valid: int = 40, test: int = 40, contrast: float = 2.0, bricks: int = 5, size: int = 64
+) -> Manifest:
+    """Write a directory of shards with as many examples as asked for in each split, half of them fake, and stamps of such a size."""
     splits = {}
     for number, (split, examples) in enumerate({"train": train, "valid": valid, "test": test}.items()):
         rng = np.random.default_rng(number)
         labels = rng.permutation(np.arange(examples) % 2).astype(np.uint8)
-        x, table = make_stamps(rng, labels, contrast), make_table(rng, labels, split, bricks)
+        x, table = make_stamps(rng, labels, contrast, size), make_table(rng, labels, split, bricks)
         starts = range(0, examples, SHARD_SIZE)
         splits[split] = [write_shard(directory, split, n, x[s : s + SHARD_SIZE], table[s : s + SHARD_SIZE]) for n, s in enumerate(starts)]
-    return save_manifest(directory, splits)
+    return save_manifest(directory, splits, StampFormat(size=size))
 
 
 def save_manifest(directory: Path, splits: dict[str, list[Shard]], stamps: StampFormat = DEFAULT, storage: Storage = FLOAT) -> Manifest:
@@ -93,8 +95,12 @@ def golden_examples(stamps: StampFormat) -> tuple[np.ndarray, np.ndarray]:
     return np.stack([x + 100 * y + 10000 * channel + 1 / 3] * 2).astype(np.float32), table
 
 
+PLAIN = ("realism.baselines=false", "realism.explain=false")
+
+
 def make_config(root: Path, *overrides: str) -> Config:
     """Everything below `root`; short trainings in one thread, short reports."""
     paths = [f'paths.{name}="{root / name}"' for name in ("shards", "run", "report")]
-    short = ["train.epochs=2", "train.batch_size=16", "train.threads=1", "realism.percentiles=[99, 50]", "realism.pairs=2"]
-    return load_config(None, [*paths, *short, "realism.bootstrap=100", "realism.baselines=false", *overrides])
+    short = ["train.epochs=2", "train.batch_size=16", "train.threads=1", "train.saving.curve=false"]
+    report = ["realism.percentiles=[99, 50]", "realism.pairs=2", "realism.bootstrap=100", *PLAIN]
+    return load_config(None, [*paths, *short, *report, *overrides])

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from astropy.wcs import WCS
 
 from hpc_galaxy.bricks.catalog import CATALOG_DTYPE
 from hpc_galaxy.bricks.galaxies import effective_area, sky_ellipticity
 from hpc_galaxy.bricks.geometry import PIXEL_SCALE, Brick
 from hpc_galaxy.bricks.images import BANDS
+
+if TYPE_CHECKING:
+    from astropy.wcs import WCS
 
 # Electrons a nanomaggy: DECam's throughput times the 2-3 minutes that the Legacy Surveys expose in a band.
 EFFECTIVE_GAIN = {"g": 6000.0, "r": 5900.0, "z": 6600.0}

@@ -105,15 +105,33 @@ def draw(galaxy: np.void, band: str, psf: galsim.GSObject, shape: tuple[int, int
     shape : (int, int)
         Rows and columns of the coadd; what falls outside is not drawn.
     """
-    half = stamp_size(galaxy["rhalf"], galaxy["sersic"], psf.fwhm) // 2
-    x, y = round(galaxy["x"]), round(galaxy["y"])
+    side = stamp_size(galaxy["rhalf"], galaxy["sersic"], psf.fwhm)
+    source = galsim.Convolve(profile(galaxy), psf) * float(galaxy[f"flux_{band}"])
+    return draw_source(source, (galaxy["x"], galaxy["y"]), side, shape)
+
+
+def draw_source(source: galsim.GSObject, center: tuple[float, float], side: int, shape: tuple[int, int]) -> Stamp:
+    """Draw a profile as it is, flux and PSF included.
+
+    Parameters
+    ----------
+    source : galsim.GSObject
+        What reaches the detector, nanomaggies.
+    center : (float, float)
+        x, y, 0-indexed pixels of the coadd.
+    side : int
+        Odd, pixels.
+    shape : (int, int)
+        Rows and columns of the coadd; what falls outside is not drawn.
+    """
+    half = side // 2
+    x, y = round(center[0]), round(center[1])
     left, right = max(0, x - half), min(shape[1], x + half + 1)
     bottom, top = max(0, y - half), min(shape[0], y + half + 1)
     if right <= left or top <= bottom:
         return Stamp(np.zeros((0, 0), np.float32), slice(0, 0), slice(0, 0))
     image = galsim.ImageF(galsim.BoundsI(left, right - 1, bottom, top - 1), scale=PIXEL_SCALE)
-    source = galsim.Convolve(profile(galaxy), psf) * float(galaxy[f"flux_{band}"])
-    source.drawImage(image, center=galsim.PositionD(galaxy["x"], galaxy["y"]), method="no_pixel")
+    source.drawImage(image, center=galsim.PositionD(*center), method="no_pixel")
     # The Fourier transform rings a little below zero, which no photon count can.
     return Stamp(np.maximum(image.array, 0), slice(bottom, top), slice(left, right))
 

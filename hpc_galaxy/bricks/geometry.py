@@ -9,9 +9,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cache
+from typing import TYPE_CHECKING
 
 import numpy as np
-from astropy.wcs import WCS
+
+if TYPE_CHECKING:
+    from astropy.wcs import WCS
 
 PIXEL_SCALE = 0.262  # arcsec
 BRICK_DEGREES = 0.25
@@ -89,6 +92,8 @@ def survey_bricks(count: int, ra: float, dec: float) -> list[Brick]:
 
 def brick_wcs(ra: float, dec: float, npix: int) -> WCS:
     """Return the TAN projection of a brick of `npix` x `npix` pixels, north up, east left."""
+    from astropy.wcs import WCS  # and coordinates, and units: a third of what a stage reads before it begins
+
     wcs = WCS(naxis=2)
     wcs.wcs.ctype = ["RA---TAN", "DEC--TAN"]
     wcs.wcs.crval = [ra, dec]

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import fitsio
 import numpy as np
-from astropy.wcs import WCS
 
 from hpc_galaxy.bricks.hdus import Hdu, check_data_sum, damaged, data_sum, open_bytes, plane_hdu
 from hpc_galaxy.bricks.layout import coadd_path, find
@@ -16,6 +15,9 @@ from hpc_galaxy.bricks.tiles import decode_tiles, tiled_plane, touched_tiles
 from hpc_galaxy.errors import InputError
 from hpc_galaxy.files import whole_file
 from hpc_galaxy.tracing.spans import Stopwatch
+
+if TYPE_CHECKING:
+    from astropy.wcs import WCS
 
 BANDS = ("g", "r", "z")
 PLANES = ("image", "invvar")
@@ -222,6 +224,8 @@ def wcs_header(wcs: WCS, brick: str, plane: str, band: str) -> list[dict[str, An
 
 def header_wcs(header: Any) -> WCS:
     """Return the TAN projection that a coadd's header describes."""
+    from astropy.wcs import WCS  # and coordinates, and units: a third of what a stage reads before it begins
+
     wcs = WCS(naxis=2)
     wcs.wcs.ctype = [header["CTYPE1"].strip(), header["CTYPE2"].strip()]
     wcs.wcs.crval = [header["CRVAL1"], header["CRVAL2"]]

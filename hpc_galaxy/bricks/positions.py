@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import fitsio
 import numpy as np
-from astropy.io import fits
-from astropy.table import Table
 
 from hpc_galaxy.bricks.geometry import Brick
 from hpc_galaxy.bricks.images import header_wcs
 from hpc_galaxy.bricks.layout import open_table
 from hpc_galaxy.errors import InputError
+
+if TYPE_CHECKING:
+    from astropy.table import Table
 
 POSITION_DTYPE = np.dtype([("id", "S48"), ("ra", "<f8"), ("dec", "<f8")])  # degrees
 LONGEST_ID = POSITION_DTYPE["id"].itemsize
@@ -54,6 +55,10 @@ def read_positions(path: Path) -> np.ndarray:
 
 
 def _read(path: Path) -> Table:
+    # A fifth of what a stage reads before it begins, and few have a table of positions.
+    from astropy.io import fits
+    from astropy.table import Table
+
     try:
         if path.suffix.lower() == ".csv":
             # As text: an id 007 is not the number 7.
@@ -191,15 +196,30 @@ def pixel_positions(coadd: Path, ra: np.ndarray, dec: np.ndarray) -> tuple[np.nd
     InputError
         The file is unreadable or its header describes no projection.
     """
-    if len(ra) == 0:
+    return _projected(coadd, "all_world2pix", ra, dec)
+
+
+def sky_positions(coadd: Path, bx: np.ndarray, by: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return where pixels of a coadd lie on the sky: the inverse of `pixel_positions`, which describes parameters and errors.
+
+    Returns
+    -------
+    ra, dec : ndarray, shape (N,), float64
+        Degrees.
+    """
+    return _projected(coadd, "all_pix2world", bx, by)
+
+
+def _projected(coadd: Path, way: str, first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    if len(first) == 0:
         return np.zeros(0), np.zeros(0)
     try:
-        bx, by = header_wcs(_image_header(coadd)).all_world2pix(ra, dec, 0)
+        found = getattr(header_wcs(_image_header(coadd)), way)(first, second, 0)
     except OSError as error:
         raise InputError(coadd, f"not a readable FITS file ({error})", "copy the file again") from error
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise InputError(coadd, f"has no projection of the sky in its header ({error})", "copy the file again") from error
-    return np.asarray(bx), np.asarray(by)
+    return np.asarray(found[0]), np.asarray(found[1])
 
 
 def _image_header(coadd: Path) -> Any:

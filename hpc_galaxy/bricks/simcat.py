@@ -6,14 +6,17 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from astropy.wcs import WCS
 
 from hpc_galaxy.bricks.images import BANDS
 from hpc_galaxy.bricks.layout import read_table
 from hpc_galaxy.bricks.views import View
 from hpc_galaxy.errors import InputError
+
+if TYPE_CHECKING:
+    from astropy.wcs import WCS
 
 KEY_BANDS = ("g", "r", "i", "z")
 KEY_STEPS = 1000  # steps of a magnitude, an arcsec, an index: what differs by less is the same galaxy
@@ -45,21 +48,25 @@ def simcat_table(fakes: np.ndarray, wcs: WCS, transmission: dict[str, float]) ->
     """Return injected galaxies in obiwan's columns and conventions.
 
     ``x, y`` are **1-indexed**; fluxes are dimmed by extinction; ``rhalf`` is circularised; ``e1, e2`` are distortions
-    (a^2 - b^2) / (a^2 + b^2) on the pixel axes, GalSim's ``e``.
+    (a^2 - b^2) / (a^2 + b^2) on the pixel axes, GalSim's ``e``. What obiwan has not are ``bulge`` and ``knots``, shares of the
+    flux, and ``seed``, which places the knots or chooses the picture.
 
     Parameters
     ----------
     fakes : ndarray, shape (N,), `hpc_galaxy.bricks.galaxies.GALAXY_DTYPE`
         0-indexed positions and reduced shears.
     """
-    columns = ["ra", "dec", "x", "y", *[f"{band}flux" for band in BANDS], *[f"mw_transmission_{band}" for band in BANDS]]
-    table = np.zeros(len(fakes), [("id", "<i8"), *[(name, "<f8") for name in (*columns, "n", "rhalf", "e1", "e2")]])
+    fluxes = [*[f"{band}flux" for band in BANDS], *[f"mw_transmission_{band}" for band in BANDS]]
+    columns = ["ra", "dec", "x", "y", *fluxes, "n", "rhalf", "e1", "e2", "bulge", "knots"]
+    table = np.zeros(len(fakes), [("id", "<i8"), *[(name, "<f8") for name in columns], ("seed", "<i8")])
     table["id"] = np.arange(len(fakes))
     table["x"], table["y"] = fakes["x"] + 1, fakes["y"] + 1
     table["ra"], table["dec"] = wcs.all_pix2world(fakes["x"], fakes["y"], 0)
     for band in BANDS:
         table[f"{band}flux"], table[f"mw_transmission_{band}"] = fakes[f"flux_{band}"], transmission[band]
     table["n"], table["rhalf"] = fakes["sersic"], fakes["rhalf"]
+    for name in ("bulge", "knots", "seed"):
+        table[name] = fakes[name]
     distortion = 2 / (1 + fakes["g1"] ** 2 + fakes["g2"] ** 2)  # of unit shear; GalSim is not imported here: that takes each rank a while
     table["e1"], table["e2"] = distortion * fakes["g1"], distortion * fakes["g2"]
     return table
@@ -91,6 +98,44 @@ def parameter_keys(table: np.ndarray) -> np.ndarray:
     rounded = np.stack([_rounded(values) for values in (*mags, table[found.radius], table[found.index])], axis=1).astype("<i8")
     known = (rounded[:, : len(mags)] != UNKNOWN).any(axis=1)
     return np.array([_key(row.tobytes()) if row_known else 0 for row, row_known in zip(rounded, known, strict=True)], np.uint64)
+
+
+def catalog_columns(table: np.ndarray, bands: Sequence[str]) -> dict[str, np.ndarray]:
+    """Return what a table of injected galaxies knows of a catalog's columns, by the catalog's names and in its units.
+
+    Parameters
+    ----------
+    table : structured ndarray, shape (N,)
+        obiwan's or legacysim's, as `read_injected` returns it.
+    bands : sequence of str
+        Of which fluxes and transmissions are wanted.
+
+    Returns
+    -------
+    dict of str to ndarray, shape (N,)
+        Of ``flux_<band>``, ``mw_transmission_<band>``, ``sersic``, ``shape_r``, ``shape_e1`` and ``shape_e2`` those that are known.
+    """
+    names = next((names for names in TABLES if _has_parameters(table, names)), None)
+    wanted = {f"mw_transmission_{band}": f"mw_transmission_{band}" for band in bands}
+    if names is not None:
+        wanted |= {f"flux_{band}": names.flux.format(band=band) for band in bands} | {"sersic": names.index, "shape_r": names.radius}
+        wanted |= {name: name for name in ("shape_e1", "shape_e2")}
+    known = {name: table[native] for name, native in wanted.items() if _is_number(table, native)}
+    if names is TABLES[0] and _is_number(table, "e1") and _is_number(table, "e2"):
+        known |= _measured_shape(table)
+    return known
+
+
+def _measured_shape(table: np.ndarray) -> dict[str, np.ndarray]:
+    """Return Tractor's shape of obiwan's: the radius along the major axis, and reduced shears on the sky's axes.
+
+    A distortion e is of the shear e / (1 + sqrt(1 - e^2)) (Bernstein & Jarvis 2002, AJ 123, 583, section 2.2); a shear keeps the area.
+    """
+    e1, e2 = table["e1"].astype(np.float64), table["e2"].astype(np.float64)
+    part = 1 / (1 + np.sqrt(np.maximum(1 - e1**2 - e2**2, 0)))
+    shear = np.minimum(np.hypot(e1, e2) * part, 0.999)
+    # Both components change sign: see hpc_galaxy.bricks.galaxies.sky_ellipticity.
+    return {"shape_r": table["rhalf"] * np.sqrt((1 + shear) / (1 - shear)), "shape_e1": -e1 * part, "shape_e2": -e2 * part}
 
 
 def _has_parameters(table: np.ndarray, names: Parameters) -> bool:

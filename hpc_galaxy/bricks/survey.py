@@ -66,8 +66,7 @@ def _make_brick(config: Config, brick: Brick, watch: Stopwatch) -> dict[str, Any
         with watch.span("write", detail=brick.name):
             for plane, data in (("image", image), ("invvar", invvar)):
                 write_plane(root, brick.name, plane, band, data, wcs_header(wcs, brick.name, plane, band))
-    with whole_file(truth_path(root, brick.name)) as temporary:
-        write_table(temporary, sources[index], "TRUTH")
+    _write_truth(root, brick.name, sources, index, conditions)
     with whole_file(catalog_path) as temporary:
         write_table(temporary, tractor_columns(catalog, brick.name), "CATALOG")
     return entry
@@ -106,6 +105,23 @@ def render(rng: np.random.Generator, sources: np.ndarray, conditions: Conditions
         first = rng.integers(0, npix)
         image[first:, column] = invvar[first:, column] = 0
     return image, invvar
+
+
+def _write_truth(root: Path, brick: str, sources: np.ndarray, index: np.ndarray, conditions: Conditions) -> None:
+    """Write what is in the sky: the detected sources, row by row as in the catalog, and beside them those that nobody has detected.
+
+    Together they are a sample of what the survey was made of; the detected ones alone would be brighter.
+    """
+    columns: list[Any] = [*sources.dtype.descr, *[(f"mw_transmission_{band}", "<f8") for band in BANDS]]
+    truth = np.zeros(len(sources), columns)
+    for name in sources.dtype.names or ():
+        truth[name] = sources[name]
+    for band in BANDS:
+        truth[f"mw_transmission_{band}"] = conditions.transmission[band]
+    path = truth_path(root, brick)
+    for name, rows in ((path.name.replace("truth", "undetected", 1), np.delete(truth, index)), (path.name, truth[index])):
+        with whole_file(path.with_name(name)) as temporary:
+            write_table(temporary, rows, "TRUTH")
 
 
 def _write_bricks(root: Path, bricks: list[Brick]) -> None:

@@ -16,7 +16,8 @@ from pydantic import BaseModel, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from hpc_galaxy.config.base import Section
-from hpc_galaxy.config.stages import Extract, Injection, Paths, Realism, Silence, Split, Survey
+from hpc_galaxy.config.injection import Injection
+from hpc_galaxy.config.stages import Extract, Paths, Realism, Silence, Split, Survey
 from hpc_galaxy.config.tracing import Trace
 from hpc_galaxy.config.training import Train
 from hpc_galaxy.errors import ConfigError

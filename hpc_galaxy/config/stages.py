@@ -16,10 +16,18 @@ class Paths(Section):
     survey: Path = Path("survey")
     obiwan: Path = Path("obiwan")
     positions: Path = Path("positions.fits")
+    sample: Path = Path("sample.fits")
+    stamps: Path = Path("stamps.fits")
+    psf: Path = Path("psf")
     cutouts: Path = Path("cutouts")
     shards: Path = Path("shards")
     run: Path = Path("run")
     report: Path = Path("report")
+    controls: Path = Path("controls")
+    replicate: Path = Path("replicate")
+
+
+Knots = Annotated[float, Field(ge=0, le=0.65)]
 
 
 class Survey(Section):
@@ -41,8 +49,15 @@ class Survey(Section):
         AB magnitude of a point source at 5 sigma.
     depth_scatter : float
         Scatter of the depth from brick to brick, magnitudes.
+    rmag : tuple of float
+        Magnitudes in r, without dust, between which galaxies are made.
+    count_slope : float
+        How the number of galaxies grows with magnitude, d log10 N / dm. The sky has 0.33; less makes more of them bright, for studies of
+        bright galaxies on little sky.
     substructure_rmag : float
-        Galaxies brighter than this in r are a bulge, a disk and star-forming knots instead of one Sersic profile.
+        Blue galaxies brighter than this in r are a bulge, a disk and star-forming knots instead of one Sersic profile.
+    knots : tuple of float
+        The least and the largest share of such a galaxy's light that is in its knots; beside a bulge of up to 0.35.
     """
 
     bricks: Count = 4
@@ -55,40 +70,16 @@ class Survey(Section):
     seeing_scatter: Fraction = 0.08
     depth: PerBand = PerBand(g=24.6, r=24.0, z=23.0)
     depth_scatter: NotNegative = 0.1
+    rmag: tuple[float, float] = (17.0, 24.5)
+    count_slope: Annotated[float, Field(ge=-1, le=1)] = 0.33
     substructure_rmag: float = 21.5
+    knots: tuple[Knots, Knots] = (0.05, 0.2)
 
-
-class Injection(Section):
-    """Fake galaxies.
-
-    Attributes
-    ----------
-    per_brick : int
-        How many are drawn for each brick and realisation, before collisions are removed.
-    realisations : int
-        How many copies (``rs0``, ``rs1``, ...) of each brick.
-    collision_arcsec : float
-        Fakes closer than this to an earlier fake are not injected.
-    jitter : float
-        Width of the kernel that smooths the real galaxies' properties before they are drawn, in units of their scatter.
-    poisson : bool
-        Whether the fakes carry photon noise of their own.
-    update_invvar : bool
-        Whether the inverse variance is lowered by the fakes' photon noise. It has to be where the survey's own inverse
-        variance counts the photons of real galaxies (as the synthetic survey's does), and must not be elsewhere: otherwise
-        the inverse variance alone tells fake from real.
-    offset_pixels : float
-        A deliberate defect, to see whether a network finds it: fakes are drawn this far to the right of where all tables say
-        they are. 0 for an honest injection.
-    """
-
-    per_brick: Count = 500
-    realisations: Count = 1
-    collision_arcsec: NotNegative = 5.0
-    jitter: NotNegative = 0.1
-    poisson: bool = True
-    update_invvar: bool = True
-    offset_pixels: float = 0.0
+    @model_validator(mode="after")
+    def _bright_before_faint(self) -> Survey:
+        if not 5 <= self.rmag[0] < self.rmag[1] <= 30:
+            raise ValueError(f"rmag is {self.rmag[0]:g} to {self.rmag[1]:g}, expected the brighter limit first, both from 5 to 30")
+        return self
 
 
 class Elg(Section):
@@ -150,6 +141,13 @@ class Extract(Section):
         read.
     bricks : int
         At most so many bricks, the first by name, to try things; 0: all.
+    control : str
+        ``sky``: a negative control. Cut out of the survey's own coadds, where nothing was injected, are the places of the injected
+        galaxies (as ``fake``) and as many places at random (as ``real``). ``none``: the galaxies.
+    defects : list
+        Defects of the scripts of 2018, on purpose: ``one_pixel`` (fakes are cut where a table that counts pixels from 1 has them, both are
+        truncated instead of rounded), ``truth_positions`` (fakes are cut where they were injected, detected or not, without any cut;
+        reals where they were measured, after all cuts), ``stars`` (point sources stay among the real galaxies).
     """
 
     classes: tuple[Literal["real", "fake", "user"], ...] = ("real", "fake")
@@ -169,6 +167,8 @@ class Extract(Section):
     mantissa_bits: Annotated[int, Field(ge=1, le=23)] = 23
     checksums: bool = True
     bricks: Annotated[int, Field(ge=0)] = 0
+    control: Literal["none", "sky"] = "none"
+    defects: tuple[Literal["one_pixel", "truth_positions", "stars"], ...] = ()
 
 
 class Split(Section):
@@ -180,7 +180,8 @@ class Split(Section):
         Fractions of the sky groups; they sum to 1.
     groups, tile_arcmin : str, float
         What is assigned as a whole: ``brick``, or ``tile``: cells of a grid on the sky, for a survey of few bricks. The side of
-        a group depends on its name and the seed alone, so bricks that are added later move nobody.
+        a group depends on its name and the seed alone, so bricks that are added later move nobody. ``galaxy``: each by itself, the
+        defect of 2018: nothing keeps neighbours that show the same pixels out of the other splits.
     guard_arcsec : float
         Distance that is kept between stamps of different splits, on top of what keeps them from sharing a pixel.
     match : str
@@ -193,6 +194,9 @@ class Split(Section):
         Largest distance within a pair, in standard deviations of the logit of the propensity score.
     balance : bool
         Without matching: whether the larger class of each split is cut down to the size of the smaller.
+    control : str
+        A negative control: ``real_real``: half of the real galaxies, drawn at random, are called fake, and the fakes are left out;
+        ``shuffled``: the labels of each brick's examples are shuffled. ``none``: the labels are what the galaxies are.
     storage, layout : str
         ``float32``, or ``float16`` in units of a scale per channel: half the space, and the manifest says what it costs. ``shards``,
         or ``obiwan``: the files that the network of 2018 reads, a folder a brick, channels interleaved.
@@ -201,13 +205,14 @@ class Split(Section):
     train: Fraction = 0.8
     valid: Fraction = 0.1
     test: Fraction = 0.1
-    groups: Literal["brick", "tile"] = "brick"
+    groups: Literal["brick", "tile", "galaxy"] = "brick"
     tile_arcmin: Annotated[float, Field(ge=1, le=600)] = 15.0
     guard_arcsec: NotNegative = 0.0
     match: Literal["nearest", "none"] = "nearest"
     match_columns: tuple[str, ...] = ("mag", "shape_r", "ellipticity", "psfsize", "depth")
     caliper: Positive = 0.2
     balance: bool = True
+    control: Literal["none", "real_real", "shuffled"] = "none"
     storage: Literal["float32", "float16"] = "float32"
     layout: Literal["shards", "obiwan"] = "shards"
 
@@ -249,6 +254,11 @@ class Realism(Section):
         How far from 0.5 an AUC may be for fake and real to count as indistinguishable; 0: as near as the test set can show.
     baselines : bool
         Whether simpler classifiers are trained, to see what the network knows beyond them.
+    occlusion_galaxies : int
+        Galaxies of which patches are hidden, to see what the network looks at; 0: none. A stamp of 6 channels goes through the network
+        about 850 times.
+    explain : bool
+        Whether mean stacks, occlusion, galleries and the sensitivity to the truth table are made.
     """
 
     percentiles: tuple[Annotated[float, Field(ge=0, le=100)], ...] = (99, 75, 50, 25, 1)
@@ -257,3 +267,5 @@ class Realism(Section):
     permutations: Count = 10_000
     margin: Annotated[float, Field(ge=0, lt=0.5)] = 0
     baselines: bool = True
+    occlusion_galaxies: Annotated[int, Field(ge=0)] = 6
+    explain: bool = True

@@ -24,6 +24,10 @@ class Data(Section):
     inputs : list
         What the network sees of the stamps, each in all bands: ``image``, ``invvar``, or ``snr``, image times square root of
         the inverse variance. Empty: the planes that the shards have.
+    bands : list
+        Which bands of these the network sees; empty: all that the shards have.
+    mask_centre : float
+        A negative control: everything within this of the middle of a stamp is taken away, arcsec; 0: nothing.
     normalise : str
         ``arcsinh``: (arcsinh(pixel / scale) - mean) / std with the manifest's statistics. ``standard``: (pixel - mean) / std.
     augment : list
@@ -37,6 +41,8 @@ class Data(Section):
     prefetch: Count = 3
     stage: str = ""
     inputs: tuple[Literal["image", "invvar", "snr"], ...] = ()
+    bands: tuple[Literal["g", "r", "i", "z"], ...] = ()
+    mask_centre: NotNegative = 0.0
     normalise: Literal["arcsinh", "standard"] = "arcsinh"
     augment: tuple[Literal["flip", "rotate", "shift"], ...] = ()
     max_shift: Annotated[int, Field(ge=1, le=32)] = 2
@@ -139,7 +145,7 @@ class Ddp(Section):
 
 
 class Saving(Section):
-    """Checkpoints.
+    """Checkpoints, and the picture of the training.
 
     Attributes
     ----------
@@ -149,11 +155,14 @@ class Saving(Section):
         Also when so much time has passed; 0: never.
     keep : int
         The newest that are kept; the best is kept besides.
+    curve : bool
+        Whether to draw the learning curve at the end, which takes a second, most of it matplotlib's start.
     """
 
     every_steps: Annotated[int, Field(ge=0)] = 0
     every_minutes: NotNegative = 0.0
     keep: Count = 3
+    curve: bool = True
 
 
 class Watchdog(Section):
@@ -177,7 +186,10 @@ class Train(Section):
     Attributes
     ----------
     model : str
-        ``cnn2018``; or ``dummy``, which sees nothing and predicts the commoner class: the baseline of any accuracy.
+        ``cnn2018``; ``resnet``, which is deeper (20 layers, He et al. 2016); or ``dummy``, which sees nothing and predicts the commoner
+        class: the baseline of any accuracy.
+    networks : int
+        How many are trained, one after another, that differ in nothing but the seed: this configuration's and those that follow.
     epochs : int
         Passes through the training examples.
     batch_size : int
@@ -215,7 +227,8 @@ class Train(Section):
         TensorBoard gets loss, learning rate and gradient norm after each so many steps.
     """
 
-    model: Literal["cnn2018", "dummy"] = "cnn2018"
+    model: Literal["cnn2018", "resnet", "dummy"] = "cnn2018"
+    networks: Count = 1
     epochs: Count = 4
     batch_size: Count = 32
     accumulate: Count = 1

@@ -20,13 +20,14 @@ from hpc_galaxy.bricks.images import Plane, plane_shape, read_plane
 from hpc_galaxy.bricks.views import View, injected_views, survey_views
 from hpc_galaxy.config import Config
 from hpc_galaxy.cutouts.choose import Chosen, choose, stamp_format
+from hpc_galaxy.cutouts.sky import choose_sky, sky_files
 from hpc_galaxy.cutouts.stamps import cut_stamps
 from hpc_galaxy.errors import FormatError, InputError
 from hpc_galaxy.files import remove_partial, sha256
 from hpc_galaxy.shards.cutout_file import CutoutWriter
 from hpc_galaxy.shards.layout_2018 import Writer2018
 from hpc_galaxy.shards.layouts import create_stamps, open_stamps, stamps_path
-from hpc_galaxy.shards.schema import StampFormat
+from hpc_galaxy.shards.schema import LABELS, StampFormat
 from hpc_galaxy.tracing.spans import Stopwatch
 
 BLOCK = 32  # stamps, 3 MB: they stay in the processor's cache until they are written
@@ -51,6 +52,8 @@ class Work:
 def input_trees(config: Config) -> dict[str, Path]:
     """Return the directories that stamps are cut from, by the stage that makes them: ``survey``, ``inject`` (obiwan's), or both."""
     classes, from_survey = config.extract.classes, config.extract.real_from == "survey"
+    if config.extract.control == "sky":  # the injection says where, the pixels are the survey's
+        return {"inject": config.paths.obiwan, "survey": config.paths.survey}
     trees = {}
     if "fake" in classes or ("real" in classes and not from_survey):
         trees["inject"] = config.paths.obiwan
@@ -68,6 +71,8 @@ def views_by_class(config: Config, brick: str) -> dict[str, list[View]]:
     real = own if config.extract.real_from == "survey" else injected[:1]
     # A position at the seam of north and south is cut once.
     views = {"real": real, "fake": injected, "user": own[:1]}
+    if config.extract.control == "sky":
+        views |= {"real": own[:1], "fake": own[:1]}
     return {label: views[label] for label in config.extract.classes}
 
 
@@ -146,6 +151,8 @@ class Extractor:
     def _inputs(self, label: str, views: Sequence[View]) -> dict[str, Path]:
         """Return all files that a class is made from, by their names relative to the tree."""
         settings = self.config.extract
+        if settings.control == "sky" and label in LABELS:
+            return sky_files(self.config, views[0])
         files = [path for view in views for path in view.files(settings.planes, settings.bands)]
         return {str(path.relative_to(views[0].root)): path for path in files}
 
@@ -154,7 +161,7 @@ class Extractor:
         settings, stamps = self.config.extract, stamp_format(self.config.extract)
         with self.watch.span("select", detail=work.brick):
             shape = plane_shape(view.coadd(settings.planes[0], settings.bands[0]))
-            chosen = choose(settings, view, shape, list(outputs), work.positions)
+            chosen = self._choose(work, view, shape, list(outputs))
         planes = self._read(view, stamps, shape, np.concatenate([part.outlines for part in chosen.values()]))
         for label, part in chosen.items():
             outputs[label].note(part, planes.values())
@@ -163,6 +170,12 @@ class Extractor:
                     images = self._stamps(planes, part.outlines[rows])
                 with self.watch.span("write", detail=work.brick):
                     outputs[label].writer.append(images, part.table[rows])
+
+    def _choose(self, work: Work, view: View, shape: tuple[int, int], classes: Sequence[str]) -> dict[str, Chosen]:
+        if self.config.extract.control != "sky":
+            return choose(self.config.extract, view, shape, classes, work.positions)
+        user = choose(self.config.extract, view, shape, [label for label in classes if label not in LABELS], work.positions)
+        return choose_sky(self.config, view, shape, [label for label in classes if label in LABELS]) | user
 
     def _read(self, view: View, stamps: StampFormat, shape: tuple[int, int], outlines: np.ndarray) -> dict[str, Plane]:
         planes = {}
@@ -211,6 +224,8 @@ class Output:
             release=sorted(self.releases),
             selection=config.extract.selection,
             where=config.extract.where,
+            control=config.extract.control,
+            defects=config.extract.defects,
             cut_flow=self.flow,
             inputs=[self._input(name, path) for name, path in inputs.items()],
         )

@@ -13,10 +13,10 @@ from hpc_galaxy.bricks.simcat import parameter_keys, read_injected
 from hpc_galaxy.bricks.views import View
 from hpc_galaxy.config import Extract
 from hpc_galaxy.cutouts.selection import apply_cuts, conditions, cuts, needs
-from hpc_galaxy.cutouts.sources import fake_ids, isolated, match_injected, positions_table, real_ids, source_table
+from hpc_galaxy.cutouts.sources import fake_ids, isolated, match_injected, positions_table, real_ids, source_table, truth_table
 from hpc_galaxy.cutouts.stamps import boxes, inside, on_edge
 from hpc_galaxy.errors import InputError
-from hpc_galaxy.shards.schema import LABELS, StampFormat
+from hpc_galaxy.shards.schema import LABELS, UNLABELLED, StampFormat
 
 FIRST_WITH_MASKBITS = 8000  # DR8
 
@@ -75,6 +75,9 @@ def choose(
     if "user" in classes and positions is not None:
         chosen["user"] = _from_positions(settings, view, shape, positions)
     labels = [label for label in classes if label in LABELS]
+    if "fake" in labels and "truth_positions" in settings.defects:
+        chosen["fake"] = _from_truth(settings, view, shape)
+    labels = [label for label in labels if label not in chosen]
     return (_from_catalog(settings, view, shape, labels) if labels else {}) | chosen
 
 
@@ -82,7 +85,16 @@ def _from_positions(settings: Extract, view: View, shape: tuple[int, int], posit
     bx, by = pixel_positions(view.coadd(settings.planes[0], settings.bands[0]), positions["ra"], positions["dec"])
     keep, flow = apply_cuts(positions, {"on_coadd": inside(bx, by, shape)})
     table = positions_table(positions[keep], stamp_format(settings), view.brick, bx[keep], by[keep])
-    return _outlined(settings, shape, table, {"catalog": len(positions), **flow}, set())
+    return outlined(settings, shape, table, {"catalog": len(positions), **flow}, set())
+
+
+def _from_truth(settings: Extract, view: View, shape: tuple[int, int]) -> Chosen:
+    """Choose all injected galaxies where they were put, detected or not: a defect of 2018, see ``extract.defects``."""
+    injected = read_injected(view)
+    bx, by = pixel_positions(view.coadd(settings.planes[0], settings.bands[0]), injected["ra"], injected["dec"])
+    keep, flow = apply_cuts(injected, {"on_coadd": inside(bx, by, shape)})
+    table = truth_table(injected[keep], stamp_format(settings), view.brick, view.rs, bx[keep], by[keep])
+    return outlined(settings, shape, table, {"catalog": len(injected), **flow}, set())
 
 
 def _from_catalog(settings: Extract, view: View, shape: tuple[int, int], labels: Sequence[str]) -> dict[str, Chosen]:
@@ -107,7 +119,7 @@ def _from_catalog(settings: Extract, view: View, shape: tuple[int, int], labels:
         table = source_table(catalog[kept], stamp_format(settings), label, view.brick, view.rs, ids)
         if truth is not None:
             table["injected"] = parameter_keys(truth)
-        chosen[label] = _outlined(settings, shape, table, {"catalog": len(rows), **flow}, releases)
+        chosen[label] = outlined(settings, shape, table, {"catalog": len(rows), **flow}, releases)
     return chosen
 
 
@@ -124,7 +136,21 @@ def _require_masks(settings: Extract, view: View, releases: set[int]) -> None:
         raise InputError(view.catalog, problem, "take extract.allmask instead of extract.maskbits")
 
 
-def _outlined(settings: Extract, shape: tuple[int, int], table: np.ndarray, flow: dict[str, int], releases: set[int]) -> Chosen:
-    outlines = boxes(table["bx"], table["by"], settings.size)
+def outlined(settings: Extract, shape: tuple[int, int], table: np.ndarray, flow: dict[str, int], releases: set[int]) -> Chosen:
+    """Return the sources of a table, with their stamps' outlines; ``edge`` is filled in."""
+    outlines = boxes(*_cut_at(settings, table), settings.size)
     table["edge"] = on_edge(outlines, shape)
     return Chosen(table, outlines, flow, releases)
+
+
+def _cut_at(settings: Extract, table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return where stamps are cut; not where their galaxies are, with the defect ``one_pixel`` of 2018.
+
+    The table still says where the galaxies are, so that whoever looks for the light there finds the classes a pixel apart.
+    """
+    if "one_pixel" not in settings.defects:
+        return table["bx"], table["by"]
+    counted_from_1 = table["label"] == LABELS["fake"]
+    user = table["label"] == UNLABELLED
+    bx, by = (np.where(user, table[name], np.trunc(table[name] + counted_from_1)) for name in ("bx", "by"))
+    return bx, by

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hpc_galaxy.bricks.catalog import catalog_dtype, magnitudes
+from hpc_galaxy.bricks.maskbits import bit_mask, bit_number
 from hpc_galaxy.config import Extract
 from hpc_galaxy.cutouts.expression import Expression, parse
 from hpc_galaxy.errors import ConfigError
@@ -23,11 +24,6 @@ from hpc_galaxy.shards.schema import StampFormat
 STARS, DUPLICATES = (b"PSF",), (b"DUP",)
 NOT_ELG_TYPES = (b"COMP", b"DEV")
 ELG_BANDS = ("g", "r", "z")
-MASKBITS = (
-    *("NPRIMARY", "BRIGHT", "SATUR_G", "SATUR_R", "SATUR_Z", "ALLMASK_G", "ALLMASK_R", "ALLMASK_Z", "WISEM1", "WISEM2", "BAILOUT"),
-    *("MEDIUM", "GALAXY", "CLUSTER", "SATUR_I", "ALLMASK_I", "SUB_BLOB"),
-)
-"""Names of the bits of ``maskbits`` from bit 0 on, DR8 to DR10 (legacysurvey.org/dr10/bitmasks); i and SUB_BLOB are DR10's."""
 MAGNITUDE = re.compile(r"mag_(\w+)")
 
 
@@ -142,7 +138,7 @@ def half_light_radius(sample: Sample) -> np.ndarray:
 
 def maskbits(sample: Sample) -> np.ndarray:
     """Drop sources with any of the bits ``extract.maskbits``; releases before DR8 have none set."""
-    mask = sum(1 << bit for bit in {bit_number(name) for name in sample.settings.maskbits})
+    mask = bit_mask(sample.settings.maskbits, "extract.maskbits")
     return np.asarray((sample.column("maskbits").astype(np.int64) & mask) == 0)
 
 
@@ -206,25 +202,11 @@ def cut_names(settings: Extract) -> list[str]:
             problem = f"unknown cut '{name}', the nearest is '{_nearest(name, [*CUTS])}'"
             raise ConfigError("extract.selection", problem, f"choose of {', '.join(CUTS)}, or one of {', '.join(SELECTIONS)}")
     for bit in settings.maskbits:
-        bit_number(bit)
+        bit_number(bit, "extract.maskbits")
+    if "stars" in settings.defects:
+        names = [name for name in names if name != not_star.__name__]
     names += ["maskbits"] * bool(settings.maskbits) + ["allmask"] * bool(settings.allmask)
     return list(dict.fromkeys(names))
-
-
-def bit_number(name: str) -> int:
-    """Return the number of a bit of ``maskbits`` from its name (any case) or its number.
-
-    Raises
-    ------
-    ConfigError
-        There is no such bit.
-    """
-    if name.isdecimal() and int(name) < 32:
-        return int(name)
-    if name.upper() not in MASKBITS:
-        problem = f"unknown bit '{name}', the nearest is '{_nearest(name.upper(), MASKBITS)}'"
-        raise ConfigError("extract.maskbits", problem, f"choose of {', '.join(MASKBITS)}, or numbers from 0 to 31")
-    return MASKBITS.index(name.upper())
 
 
 def conditions(settings: Extract) -> dict[str, Expression]:

@@ -7,6 +7,7 @@ from scipy.spatial import cKDTree
 
 from hpc_galaxy.bricks.catalog import magnitudes
 from hpc_galaxy.bricks.geometry import chord, unit_vectors
+from hpc_galaxy.bricks.simcat import catalog_columns, parameter_keys
 from hpc_galaxy.shards.schema import CLASSES, SOURCE_COLUMNS, StampFormat
 
 COPIED = ("ra", "dec", "bx", "by", "type", "maskbits", "shape_r", "shape_e1", "shape_e2", "sersic")
@@ -97,10 +98,42 @@ def positions_table(positions: np.ndarray, stamps: StampFormat, brick: str, bx: 
         What is unknown is NaN; ``edge`` is still False.
     """
     ids = [identifier.decode() for identifier in positions["id"]]
-    table = _blank_table(len(positions), stamps, "user", brick, "", ids)
+    table = _unknown_table(len(positions), stamps, "user", brick, "", ids)
+    table["ra"], table["dec"], table["bx"], table["by"] = positions["ra"], positions["dec"], bx, by
+    return table
+
+
+def truth_table(injected: np.ndarray, stamps: StampFormat, brick: str, rs: str, bx: np.ndarray, by: np.ndarray) -> np.ndarray:
+    """Return the source table of injected galaxies that nobody has measured: what they are and where they were put.
+
+    Parameters
+    ----------
+    injected : structured ndarray, shape (N,)
+        As `hpc_galaxy.bricks.simcat.read_injected` returns them.
+    stamps, brick, rs : StampFormat, str, str
+        See `source_table`.
+    bx, by : ndarray, shape (N,)
+        Where they were put, pixels, 0-indexed.
+
+    Returns
+    -------
+    ndarray, shape (N,), ``stamps.source_dtype``
+        What is not known is NaN, and ``type`` empty; ``edge`` is still False.
+    """
+    table = _unknown_table(len(injected), stamps, "fake", brick, rs, fake_ids(injected, brick, rs))
+    table["ra"], table["dec"], table["bx"], table["by"] = injected["ra"], injected["dec"], bx, by
+    for name, values in catalog_columns(injected, stamps.bands).items():
+        table[name] = values
+    for band in stamps.bands:
+        table[f"mag_{band}"] = magnitudes(table, band)
+    table["injected"] = parameter_keys(injected)
+    return table
+
+
+def _unknown_table(count: int, stamps: StampFormat, label: str, brick: str, rs: str, ids: list[str]) -> np.ndarray:
+    table = _blank_table(count, stamps, label, brick, rs, ids)
     for name in ("sersic", "shape_r", "shape_e1", "shape_e2", *[f"{name}_{band}" for name in SOURCE_COLUMNS for band in stamps.bands]):
         table[name] = np.nan
-    table["ra"], table["dec"], table["bx"], table["by"] = positions["ra"], positions["dec"], bx, by
     return table
 
 

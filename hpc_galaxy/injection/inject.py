@@ -1,7 +1,7 @@
 """``hpc-galaxy inject``: fake galaxies drawn into copies of the coadds, in obiwan's layout, MPI over bricks.
 
 Limits of injection into coadds, to be said wherever its results are shown: the photon noise of a fake is not correlated
-between pixels as resampled noise is, its PSF is the brick's typical one instead of a mix of exposures, and its catalog row
+between pixels as resampled noise is, its PSF is one profile or picture instead of a mix of exposures, and its catalog row
 comes from a noise model (`hpc_galaxy.bricks.conditions.measure`), not from a new run of Tractor.
 """
 
@@ -17,15 +17,21 @@ from scipy.spatial import cKDTree
 from hpc_galaxy.bricks.catalog import read_catalog, tractor_columns
 from hpc_galaxy.bricks.conditions import Conditions, measure
 from hpc_galaxy.bricks.geometry import Brick
-from hpc_galaxy.bricks.images import BANDS, PLANES, header_wcs, read_header, read_plane, read_planes, write_plane
-from hpc_galaxy.bricks.layout import bricks_path, coadd_path, lookup, obiwan_path, read_bricks, read_table, tractor_path, write_table
+from hpc_galaxy.bricks.images import BANDS, PLANES, header_wcs, read_header, read_planes, write_plane
+from hpc_galaxy.bricks.layout import bricks_path, obiwan_path, read_bricks, read_table, tractor_path, write_table
+from hpc_galaxy.bricks.maskbits import bit_mask, maskbits_path, read_maskbits
 from hpc_galaxy.bricks.simcat import simcat_table
 from hpc_galaxy.bricks.views import list_bricks
 from hpc_galaxy.config import Config
 from hpc_galaxy.errors import InputError
 from hpc_galaxy.files import shown, whole_file
-from hpc_galaxy.injection.add import add_galaxies
-from hpc_galaxy.injection.properties import collisions, draw_galaxies, templates
+from hpc_galaxy.injection.add import Drawing, add_galaxies
+from hpc_galaxy.injection.pictures import Pictures, read_pictures
+from hpc_galaxy.injection.places import collisions, draw_again, forbidden
+from hpc_galaxy.injection.profiles import give_profiles
+from hpc_galaxy.injection.properties import draw_fitted, draw_galaxies, draw_twins, templates
+from hpc_galaxy.injection.psf import brick_psfs
+from hpc_galaxy.injection.sample import deal_rows, draw_from_sample, read_sample
 from hpc_galaxy.ledger import Ledger, fingerprint, require_complete
 from hpc_galaxy.schedule import deal
 from hpc_galaxy.tracing.attempt import recording
@@ -34,23 +40,53 @@ from hpc_galaxy.world import World
 
 ALLMASK_BIT = {"g": 5, "r": 6, "z": 7}  # of maskbits, DR8 to DR10
 STREAM = 2  # see hpc_galaxy.bricks.survey.STREAM
+PROFILES, PLACES = 1, 2  # random numbers of their own, so that these switches change nothing else
+BITS_KEY = "injection.reject_bits"
 
 
 def inject(config: Config, world: World, overwrite: bool = False) -> None:
     """Inject ``[injection]`` galaxies into every brick of ``paths.survey``, into ``paths.obiwan``; continues where it stopped."""
     survey, root = config.paths.survey, config.paths.obiwan
     require_complete(survey, "survey")
+    bit_mask(config.injection.reject_bits, BITS_KEY)
     cells = read_bricks(survey)
-    items = [(brick, number) for brick in list_bricks(survey) for number in range(config.injection.realisations)]
-    ledger = Ledger(root, "inject", fingerprint(config, "injection", survey))
+    ledger = Ledger(root, "inject", fingerprint(config, "injection", survey, *_inputs(config)))
     outputs = ("coadd", "tractor", "obiwan")
     with ledger.claim(config, world, overwrite, outputs), recording(config.trace, root, "inject", world) as recorder:
         watch = Stopwatch(recorder)
+        items = _items(config, world)
+        pictures = _pictures(config)
         dealt = deal(world, "inject", "realisations", items, watch)
-        entries = [Realisation(config, _cell(cells, survey, brick), number).make(watch) for brick, number in dealt]
+        entries = [Realisation(config, _cell(cells, survey, brick), number, rows, pictures).make(watch) for brick, number, rows in dealt]
         ledger.close(world, entries)
     world.say(watch.summary(world, "inject", "fakes"))
     world.say(f"inject: {shown(root)} (seed {config.seed})")
+
+
+def _inputs(config: Config) -> list[Path]:
+    """Return what the fakes depend on beside the survey."""
+    settings, paths = config.injection, config.paths
+    used = {paths.sample: settings.properties == "table", paths.stamps: settings.profile == "stamp", paths.psf: settings.psf == "image"}
+    return [path for path, needed in used.items() if needed]
+
+
+def _pictures(config: Config) -> Pictures | None:
+    settings = config.injection
+    return read_pictures(config.paths.stamps, broader=settings.defects.psf != 0) if settings.profile == "stamp" else None
+
+
+def _items(config: Config, world: World) -> list[tuple[str, int, np.ndarray | None]]:
+    """Return all bricks and numbers of realisations; on rank 0, which deals them out, with the rows of the sample that each gets."""
+    settings = config.injection
+    copies = [(brick, number) for brick in list_bricks(config.paths.survey) for number in range(settings.realisations)]
+    if settings.properties != "table" or not world.is_root:
+        return [(brick, number, None) for brick, number in copies]
+    sample = read_sample(config.paths.sample, settings.profile == "star")
+    needed = len(copies) * settings.per_brick
+    again = f"; they are taken up to {-(-needed // len(sample))} times" if needed > len(sample) else ""
+    world.say(f"inject: {shown(config.paths.sample)} has {len(sample):,} rows for {needed:,} fakes{again}")
+    dealt = deal_rows(sample, config.seed, len(copies), settings.per_brick)
+    return [(brick, number, rows) for (brick, number), rows in zip(copies, dealt, strict=True)]
 
 
 def _cell(cells: dict[str, Brick], survey: Path, brick: str) -> Brick:
@@ -71,11 +107,17 @@ class Realisation:
         Where.
     number : int
         Which copy: ``rs<number>``.
+    rows : ndarray or None
+        Rows of the sample, with ``properties = "table"``.
+    pictures : Pictures or None
+        With ``profile = "stamp"``.
     """
 
     config: Config
     brick: Brick
     number: int
+    rows: np.ndarray | None = None
+    pictures: Pictures | None = None
 
     @property
     def rs(self) -> str:
@@ -97,26 +139,69 @@ class Realisation:
         return {"brick": self.brick.name, "rs": self.rs, "injected": injected}
 
     def _inject(self, watch: Stopwatch) -> None:
-        survey, settings, name = self.config.paths.survey, self.config.injection, self.brick.name
+        survey, name = self.config.paths.survey, self.brick.name
         with watch.span("read", detail=name):
             catalog = read_catalog(tractor_path(survey, name))
             planes = read_planes(survey, name)
+            bits = read_maskbits(maskbits_path(survey, name))
         conditions = typical_conditions(catalog, planes)
         rng = np.random.default_rng(self.keys)
-        real = templates(catalog, str(tractor_path(survey, name)))
-        fakes = draw_galaxies(rng, real, settings.per_brick, settings.jitter, planes["image_r"].shape)
-        skipped = collisions(fakes["x"], fakes["y"], settings.collision_arcsec)
+        fakes = self._draw(rng, catalog, conditions, planes["image_r"].shape)
+        give_profiles(np.random.default_rng([*self.keys, PROFILES]), fakes, self.config.injection, conditions.transmission, self.pictures)
+        skipped = self._place(fakes, planes, bits, watch)
         with watch.span("draw", detail=name):
-            add_galaxies(planes, fakes, np.flatnonzero(~skipped), conditions, settings, self.keys)
+            self._add(planes, fakes, np.flatnonzero(~skipped), conditions)
         wcs = header_wcs(read_header(survey, name, "image", "r"))
         measured, _ = measure(rng, fakes[~skipped], conditions, wcs, self.brick)
         measured["objid"] += catalog["objid"].max() + 1
         observe_alike(measured, catalog)
-        mark_masked(measured, coadd_path(survey, name, "image", "r").with_name(f"legacysurvey-{name}-maskbits.fits.fz"))
+        mark_masked(measured, bits)
         with watch.span("write", detail=name):
             self._write_planes(planes)
             self._write_tables(np.concatenate([catalog, measured]), simcat_table(fakes, wcs, conditions.transmission), skipped)
-        watch.count("collided", int(skipped.sum()))
+
+    def _draw(self, rng: np.random.Generator, catalog: np.ndarray, conditions: Conditions, shape: tuple[int, ...]) -> np.ndarray:
+        """Return fakes with the properties, and at the places, that ``injection.properties`` asks for."""
+        settings = self.config.injection
+        if self.rows is not None:
+            return draw_from_sample(rng, self.rows, conditions.transmission, shape)
+        where = str(tractor_path(self.config.paths.survey, self.brick.name))
+        real = templates(catalog, where, settings.profile == "star")
+        if settings.properties == "matched":
+            return draw_twins(rng, real, settings.per_brick, shape)
+        if settings.properties == "bootstrap":
+            return draw_galaxies(rng, real, settings.per_brick, settings.jitter, shape)
+        return draw_fitted(rng, real, settings.per_brick, settings.properties, settings.components, shape, where)
+
+    def _place(self, fakes: np.ndarray, planes: dict[str, np.ndarray], bits: np.ndarray | None, watch: Stopwatch) -> np.ndarray:
+        """Move fakes away from forbidden pixels, in place; return which are not injected, shape (N,), bool."""
+        settings, lost = self.config.injection, np.zeros(len(fakes), bool)
+        if settings.reject_masked:
+            mask = bit_mask(settings.reject_bits, BITS_KEY)
+            if mask and bits is None:
+                path = maskbits_path(self.config.paths.survey, self.brick.name)
+                raise InputError(path, f"no such file, expected it: {BITS_KEY} names bits of it", "copy it, or take the bits out")
+            lost = draw_again(np.random.default_rng([*self.keys, PLACES]), fakes, forbidden(planes, bits, mask))
+        skipped = lost.copy()
+        skipped[~lost] = collisions(fakes["x"][~lost], fakes["y"][~lost], settings.collision_arcsec)
+        watch.count("collided", int((skipped & ~lost).sum()))
+        if lost.any():
+            watch.count("masked", int(lost.sum()))
+        return skipped
+
+    def _add(self, planes: dict[str, np.ndarray], fakes: np.ndarray, kept: np.ndarray, conditions: Conditions) -> None:
+        settings = self.config.injection
+        shape = planes["image_r"].shape
+        drawing = Drawing(settings, brick_psfs(self.config, self.brick.name, conditions, shape), self.pictures)
+        if not settings.keep:
+            add_galaxies(planes, fakes, kept, drawing, self.keys)
+            return
+        from hpc_galaxy.injection.keep import Keeper
+
+        keeper = Keeper(settings.keep, fakes, kept, planes)
+        add_galaxies(planes, fakes, kept, drawing, self.keys, keeper.seen)
+        path = self._table("injected").with_suffix(".h5")
+        keeper.write(path, planes, {"brick": self.brick.name, "rs": self.rs, "seed": self.config.seed})
 
     def _write_planes(self, planes: dict[str, np.ndarray]) -> None:
         for band in BANDS:
@@ -150,15 +235,13 @@ def observe_alike(measured: np.ndarray, catalog: np.ndarray) -> None:
         measured[name] = catalog[name][nearest]
 
 
-def mark_masked(measured: np.ndarray, path: Path) -> None:
+def mark_masked(measured: np.ndarray, bits: np.ndarray | None) -> None:
     """Give fakes, in place, the mask bits of the pixel that they lie on, as real sources have; a survey may have no masks.
 
     Otherwise a cut on masks would remove real galaxies alone.
     """
-    found = lookup(path)
-    if found is None:
+    if bits is None:
         return
-    bits = read_plane(found).pixels.astype(np.int32)  # fewer than 24 bits: exact in float32
     y, x = (np.clip(np.rint(measured[name]).astype(int), 0, size - 1) for name, size in zip(("by", "bx"), bits.shape, strict=True))
     measured["maskbits"] = bits[y, x]
     for band in BANDS:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from hpc_galaxy.realism.clustered import clustered_auc, permutation_p
+from hpc_galaxy.realism.pixels import pixel_scatter
 from hpc_galaxy.shards.manifest import SHARD_SIZE
 from hpc_galaxy.shards.numpy_shards import SplitReader
 from hpc_galaxy.splits.audit.measure import centroids, positions
@@ -98,18 +99,11 @@ def _measure_shard(reader: SplitReader, number: int) -> Measured:
     if "image" in stamps.planes:
         first, bands = stamps.planes.index("image") * len(stamps.bands), len(stamps.bands)
         image = reader.stamps(np.arange(number * SHARD_SIZE, number * SHARD_SIZE + len(table)))[..., first : first + bands]
-        noise = [_noise(image[..., band]) for band in range(bands)]
-        x, y, snr = centroids(image, positions(table, stamps.size), noise)
+        noise = pixel_scatter(image)
+        x, y, snr = centroids(image, positions(table, stamps.size), noise.tolist())
         numbers["centroid"] = np.stack([x, y, snr], axis=1).astype(np.float32)
-        numbers["linear on pixels"] = _shrink(np.arcsinh(image / np.array(noise, np.float32)))
+        numbers["linear on pixels"] = _shrink(np.arcsinh(image / noise.astype(np.float32)))
     return Measured(reader.shard_labels(number), table["brick"], numbers)
-
-
-def _noise(image: np.ndarray) -> float:
-    """Return the scatter of pixels that have light: 1.4826 times the median distance from the median; 1 where all are equal."""
-    pixels = image[image != 0]
-    scatter = 1.4826 * float(np.median(np.abs(pixels - np.median(pixels)))) if pixels.size else 0.0
-    return scatter or 1.0
 
 
 def _shrink(image: np.ndarray) -> np.ndarray:

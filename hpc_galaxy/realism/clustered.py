@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import expit, logit
-from scipy.stats import rankdata
-from scipy.stats import t as student
+
+from hpc_galaxy.chance import midranks, student_quantile
 
 LEVEL = 0.95
 SMALL = 1e-12  # two AUC that differ by less are equal
@@ -41,7 +41,7 @@ class ClusteredAuc:
 
     def quantile(self, share: float) -> float:
         """Return Student's t for ``groups - 1`` degrees of freedom."""
-        return float(student.ppf(share, self.groups - 1))
+        return float(student_quantile(share, self.groups - 1))
 
     def interval(self, level: float = LEVEL) -> tuple[float, float]:
         """Return a confidence interval: Student's t on the log-odds of the AUC, which keeps it between 0 and 1.
@@ -94,9 +94,9 @@ def clustered_auc(labels: np.ndarray, scores: np.ndarray, groups: np.ndarray) ->
 
 def _placements(fake: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """Return the share of reals that each fake beats, and of fakes that beat each real, ties counting half; shape (N,)."""
-    ranks, placed = rankdata(scores), np.empty(len(scores))
-    placed[fake] = (ranks[fake] - rankdata(scores[fake])) / (~fake).sum()
-    placed[~fake] = 1 - (ranks[~fake] - rankdata(scores[~fake])) / fake.sum()
+    ranks, placed = midranks(scores), np.empty(len(scores))
+    placed[fake] = (ranks[fake] - midranks(scores[fake])) / (~fake).sum()
+    placed[~fake] = 1 - (ranks[~fake] - midranks(scores[~fake])) / fake.sum()
     return placed
 
 
@@ -117,7 +117,7 @@ def permutation_p(labels: np.ndarray, scores: np.ndarray, groups: np.ndarray, pe
         Of the drawing.
     """
     _, member = np.unique(groups, return_inverse=True)
-    ranks = np.mean([rankdata(row) for row in np.atleast_2d(scores)], axis=0)
+    ranks = np.mean([midranks(row) for row in np.atleast_2d(scores)], axis=0)
     # Of each group: the ranks and the numbers of its reals, and of its fakes.
     sums, counts = (
         np.array([np.bincount(member, weights * (labels == label), member.max() + 1) for label in (0, 1)])
@@ -146,5 +146,5 @@ def clustered_mean(values: np.ndarray, groups: np.ndarray, level: float = LEVEL)
     if count < 2:
         return mean, None
     sums = np.bincount(member, values - mean)
-    half = float(student.ppf((1 + level) / 2, count - 1) * np.sqrt(count / (count - 1) * (sums @ sums)) / len(values))
+    half = float(student_quantile((1 + level) / 2, count - 1) * np.sqrt(count / (count - 1) * (sums @ sums)) / len(values))
     return mean, (mean - half, mean + half)

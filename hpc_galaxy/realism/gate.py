@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from hpc_galaxy.errors import InputError
 from hpc_galaxy.files import read_object
 from hpc_galaxy.shards.numpy_shards import SplitReader
 from hpc_galaxy.splits.audit.audit import NAME, run_audit
 from hpc_galaxy.world import World
+
+MADE_BY = "hpc-galaxy audit"
 
 
 def require_audit(reader: SplitReader, world: World, seed: int, out: Path) -> Path:
@@ -39,9 +42,23 @@ def require_audit(reader: SplitReader, world: World, seed: int, out: Path) -> Pa
 def _find_audit(reader: SplitReader, out: Path) -> Path | None:
     """Return where there is an audit of just these shards."""
     for path in (reader.directory / NAME, out / NAME):
-        if path.exists() and read_object(path, "hpc-galaxy audit", fingerprint=str)["fingerprint"] == reader.manifest.fingerprint:
+        if path.exists() and read_object(path, MADE_BY, fingerprint=str)["fingerprint"] == reader.manifest.fingerprint:
             return path
     return None
+
+
+def read_checks(audit: Path) -> list[dict[str, str]]:
+    """Return the checks of an audit: for each its ``name``, its ``result`` (``pass``, ``warn`` or ``fail``) and what was ``found``.
+
+    Raises
+    ------
+    InputError
+        The audit is missing or damaged.
+    """
+    checks = read_object(audit, MADE_BY, checks=list)["checks"]
+    if not all(isinstance(check, dict) for check in checks):
+        raise InputError(audit, "'checks' holds something that is no object", f"run '{MADE_BY}' again")
+    return [{key: str(check.get(key, "")) for key in ("name", "result", "found")} for check in checks]
 
 
 def find_leaks(audit: Path) -> list[str]:
@@ -52,6 +69,5 @@ def find_leaks(audit: Path) -> list[str]:
     InputError
         The audit is missing or damaged.
     """
-    content = read_object(audit, "hpc-galaxy audit", checks=list)
-    failed = [str(check.get("name")) for check in content["checks"] if check.get("result") == "fail"]
+    failed = [check["name"] for check in read_checks(audit) if check["result"] == "fail"]
     return [f"the audit failed: {', '.join(failed)}"] if failed else []

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from astropy.visualization import make_lupton_rgb
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hpc_galaxy.files import whole_file
+from hpc_galaxy.realism.pixels import pixel_scatter
 from hpc_galaxy.shards.schema import DEFAULT, StampFormat
 
 SIDE = 1.25  # of a panel, inches
@@ -51,28 +50,52 @@ def draw_mosaic(
         The stamps' bands and planes.
     """
     titles, panels = _panels(stamps, made_of)
-    rows, columns = len(stamps), len(titles)
+    rows, columns, step = len(stamps), len(titles), made_of.size + _gap(made_of.size)
     width, height = columns * SIDE + LEFT + RIGHT, rows * SIDE + TOP + BOTTOM
     figure = Figure(figsize=(width, height))
-    grid = figure.subplots(rows, columns, squeeze=False)
-    figure.subplots_adjust(LEFT / width, BOTTOM / height, 1 - RIGHT / width, 1 - TOP / height, wspace=0.04, hspace=0.04)
-    for number, (axes, letter, magnitude) in enumerate(zip(grid, letters, magnitudes, strict=True)):
-        _draw_row(axes, [panel[number] for panel in panels])
-        axes[0].set_ylabel(
-            letter, rotation=0, fontsize=15, fontweight="bold", labelpad=14, va="center", color="C0" if letter == "R" else "C3"
-        )
-        axes[-1].text(1.08, 0.5, f"{magnitude:.2f}", transform=axes[-1].transAxes, va="center", fontsize=11)
-    for axes, name in zip(grid[0], titles, strict=True):
-        axes.set_title(name, fontsize=11)
-    grid[0, -1].text(1.08, 1.06, f"{brightness_band(made_of)} mag", transform=grid[0, -1].transAxes, fontsize=11)
+    axes = figure.add_axes((LEFT / width, BOTTOM / height, columns * SIDE / width, rows * SIDE / height))
+    axes.axis("off")
+    # origin="lower": y grows upwards, as on the sky.
+    axes.imshow(_stitched(panels), origin="lower", interpolation="nearest", aspect="auto", extent=(0, columns * step, 0, rows * step))
+    for row, (letter, magnitude) in enumerate(zip(letters, magnitudes, strict=True)):
+        middle, colour = (rows - row - 0.5) * step, "C0" if letter == "R" else "C3"
+        axes.text(-0.12 * step, middle, letter, fontsize=15, fontweight="bold", ha="right", va="center", color=colour)
+        axes.text((columns + 0.06) * step, middle, f"{magnitude:.2f}", fontsize=11, va="center")
+    for column, name in enumerate(titles):
+        axes.text((column + 0.5) * step, (rows + 0.06) * step, name, fontsize=11, ha="center")
+    axes.text((columns + 0.06) * step, (rows + 0.06) * step, f"{brightness_band(made_of)} mag", fontsize=11)
     figure.text(LEFT / width, 1 - 0.3 / height, title, fontsize=13, va="center")
     figure.text(LEFT / width, 0.12 / height, CAPTION, fontsize=8.5, va="bottom")
     with whole_file(path) as temporary:
         figure.savefig(temporary, dpi=120)
 
 
+def _gap(size: int) -> int:
+    """Return the pixels between two panels."""
+    return max(1, round(0.04 * size))
+
+
+def _stitched(panels: Sequence[np.ndarray]) -> np.ndarray:
+    """Return all panels as one picture, shape (y, x, 3), the first row on top: hundreds of axes would take many seconds to draw.
+
+    Parameters
+    ----------
+    panels : sequence of ndarray
+        A column each, as from `_panels`.
+    """
+    rows, size = panels[0].shape[:2]
+    step, gap = size + _gap(size), _gap(size) // 2
+    picture = np.full((rows * step, len(panels) * step, 3), 0.8, np.float32)
+    for column, stamps in enumerate(panels):
+        colours = stamps / 255 if stamps.ndim == 4 else stamps[..., None]
+        for row, stamp in enumerate(colours):
+            y, x = (rows - 1 - row) * step + gap, column * step + gap
+            picture[y : y + size, x : x + size] = stamp
+    return picture
+
+
 def _panels(stamps: np.ndarray, made_of: StampFormat) -> tuple[list[str], list[np.ndarray]]:
-    """Return the columns' titles and pictures: each of shape (n, size, size) in grey or (n, size, size, 3) in colour."""
+    """Return the columns' titles and pictures: each of shape (n, size, size), grey from 0 to 1, or (n, size, size, 3), uint8."""
     titles, panels = [], []
     if "image" in made_of.planes:
         titles += [" ".join(made_of.bands), *made_of.bands]
@@ -81,15 +104,6 @@ def _panels(stamps: np.ndarray, made_of: StampFormat) -> tuple[list[str], list[n
         titles += [f"invvar {band}" for band in made_of.bands]
         panels += [*np.moveaxis(scale_invvar(stamps, made_of), -1, 0)]
     return titles, panels
-
-
-def _draw_row(axes: Sequence[Axes], pictures: Sequence[np.ndarray]) -> None:
-    # origin="lower": y grows upwards, as on the sky.
-    for axis, picture in zip(axes, pictures, strict=True):
-        # cmap, vmin and vmax are for grey pictures; colour ones ignore them.
-        axis.imshow(picture, origin="lower", interpolation="nearest", cmap="gray", vmin=0, vmax=1)
-        axis.set_xticks([])
-        axis.set_yticks([])
 
 
 def plane_of(stamps: np.ndarray, plane: str, made_of: StampFormat) -> np.ndarray:
@@ -101,12 +115,10 @@ def plane_of(stamps: np.ndarray, plane: str, made_of: StampFormat) -> np.ndarray
 def noise(stamps: np.ndarray, made_of: StampFormat = DEFAULT) -> np.ndarray:
     """Return the typical noise of a pixel in each band, shape (bands,), nanomaggies; 1 where nothing tells it.
 
-    From the inverse variance; of stamps without, 1.4826 times the median distance of a pixel from the median.
+    From the inverse variance; of stamps without, from how much the pixels scatter.
     """
     if "invvar" not in made_of.planes:
-        images = plane_of(stamps, "image", made_of).reshape(-1, len(made_of.bands))
-        sigma = 1.4826 * np.median(np.abs(images - np.median(images, axis=0)), axis=0)
-        return np.where(sigma > 0, sigma, 1)
+        return pixel_scatter(plane_of(stamps, "image", made_of))
     sigma = np.ones(len(made_of.bands))
     for band, invvar in enumerate(np.moveaxis(plane_of(stamps, "invvar", made_of), -1, 0)):
         good = invvar[invvar > 0]
@@ -145,6 +157,8 @@ def colour_pictures(stamps: np.ndarray, made_of: StampFormat = DEFAULT) -> np.nd
     blue, red = weighted[bands[0]], weighted[bands[-1]]
     green = (blue + red) / 2 if len(bands) == 2 else weighted[bands[(len(bands) - 1) // 2]]
     planes = zip(red, green, blue, strict=True)
+    from astropy.visualization import make_lupton_rgb  # and units, and coordinates, which only the rank that draws has to read
+
     pictures = np.stack([make_lupton_rgb(*plane, minimum=-sigma, stretch=5 * sigma, Q=7) for plane in planes])
     if "invvar" in made_of.planes:
         pictures[(plane_of(stamps, "invvar", made_of) <= 0).all(axis=-1)] = 0

@@ -12,8 +12,9 @@ from matplotlib.figure import Figure
 from hpc_galaxy.files import whole_file
 from hpc_galaxy.realism.where import Bin
 
+NAMED = 6  # curves that are named, at most
 ROC_CAPTION = (
-    "Each point is one threshold on the score. On the diagonal the network guesses:\n"
+    "Each point is one threshold on the score. On the diagonal a network guesses:\n"
     "real and fake look alike to it. The closer the curve comes to the upper left\n"
     "corner, the easier the fakes are to find."
 )
@@ -48,11 +49,13 @@ def roc_curve(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.nd
 
 
 def draw_roc(labels: np.ndarray, scores: np.ndarray, headline: str, path: Path) -> None:
-    """Write the ROC curve as PNG; `headline` goes above it."""
+    """Write the ROC curve of each network, `scores` of shape (networks, N), as PNG; `headline` goes above."""
     figure = Figure(figsize=(5.4, 6.2), layout="constrained")
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], color="0.6", linestyle=":", label="guessing")
-    axes.plot(*roc_curve(labels, scores), label="network")
+    for number, row in enumerate(scores, 1):
+        name = "network" if len(scores) == 1 else f"network {number}"
+        axes.plot(*roc_curve(labels, row), label=name if len(scores) <= NAMED else None, linewidth=1.5 if len(scores) == 1 else 1)
     axes.set(xlabel="share of real galaxies called fake", ylabel="share of fake galaxies called fake", aspect="equal")
     axes.set(xlim=(0, 1), ylim=(0, 1))
     axes.legend(loc="lower right", frameon=False)
@@ -60,7 +63,8 @@ def draw_roc(labels: np.ndarray, scores: np.ndarray, headline: str, path: Path) 
 
 
 def draw_scores(labels: np.ndarray, scores: np.ndarray, headline: str, path: Path) -> None:
-    """Write the histograms of the scores of real and fake as PNG; `headline` goes above them."""
+    """Write the histograms of the scores of real and fake, `scores` of shape (networks, N), as PNG; `headline` goes above them."""
+    several, scores = len(scores) > 1, scores.mean(axis=0)
     figure = Figure(figsize=(6.4, 5.2), layout="constrained")
     axes = figure.subplots()
     # An undecided network's scores crowd together: the axis shows their range, not always 0 to 1.
@@ -71,8 +75,9 @@ def draw_scores(labels: np.ndarray, scores: np.ndarray, headline: str, path: Pat
         axes.hist(mine, bins, histtype="stepfilled", alpha=0.3, color=colour)
         axes.hist(mine, bins, histtype="step", color=colour, linewidth=1.5, label=f"{name} ({len(mine)})")
     axes.axvline(0.5, color="0.4", linewidth=1)
-    axes.set(xlabel="score: the network's probability of 'fake'", ylabel="galaxies", xlim=(low, high))
-    axes.legend(frameon=False)
+    whose = "mean over the networks of the" if several else "the network's"
+    axes.set(xlabel=f"score: {whose} probability of 'fake'", ylabel="galaxies", xlim=(low, high))
+    axes.legend(frameon=False, loc="upper right")
     _finish(figure, headline, SCORES_CAPTION, path)
 
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import math
 
-from scipy.stats import norm
-
+from hpc_galaxy.chance import normal_quantile
 from hpc_galaxy.realism.clustered import ClusteredAuc
 
 SIGNIFICANCE = 0.05  # of each one-sided test
@@ -41,7 +40,7 @@ def needed_to_detect(auc: float, design_effect: float = 1.0, power: float = POWE
     """
     if not 0.5 < auc <= 1:
         raise ValueError(f"an AUC of {auc}; expected more than 0.5")
-    return _examples(norm.ppf(1 - SIGNIFICANCE) + norm.ppf(power), auc - 0.5, design_effect)
+    return _examples(normal_quantile(1 - SIGNIFICANCE) + normal_quantile(power), auc - 0.5, design_effect)
 
 
 def needed_for_margin(margin: float, design_effect: float = 1.0, power: float = POWER) -> int:
@@ -54,7 +53,7 @@ def needed_for_margin(margin: float, design_effect: float = 1.0, power: float = 
     """
     if not 0 < margin < 0.5:
         raise ValueError(f"a margin of {margin}; expected more than 0 and less than 0.5")
-    return _examples(norm.ppf(1 - SIGNIFICANCE) + norm.ppf((1 + power) / 2), margin, design_effect)
+    return _examples(normal_quantile(1 - SIGNIFICANCE) + normal_quantile((1 + power) / 2), margin, design_effect)
 
 
 def _examples(quantiles: float, distance: float, design_effect: float) -> int:

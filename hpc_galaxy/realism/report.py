@@ -1,8 +1,10 @@
-"""The stage ``realism``: score the held-out test split with the best network of a run, and report."""
+"""The stage ``realism``: score the held-out test split with the networks of a run, and report."""
 
 from __future__ import annotations
 
 import csv
+import os
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -13,35 +15,42 @@ import torch
 
 from hpc_galaxy import __version__
 from hpc_galaxy.config import Config
-from hpc_galaxy.errors import InputError
-from hpc_galaxy.files import lock, read_object, shown, whole_file, write_json
+from hpc_galaxy.files import lock, shown, whole_file, write_json
 from hpc_galaxy.ledger import LOCK
 from hpc_galaxy.realism.baselines import Baseline, ladder, run_baselines
-from hpc_galaxy.realism.gate import find_leaks, require_audit
-from hpc_galaxy.realism.mosaic import brightness_band, draw_mosaic
-from hpc_galaxy.realism.pairs import choose_pairs, magnitude_at
-from hpc_galaxy.realism.plots import draw_bins, draw_roc, draw_scores
+from hpc_galaxy.realism.checksums import compute_checksums
+from hpc_galaxy.realism.gate import find_leaks, read_checks, require_audit
+from hpc_galaxy.realism.html.build import write_html
+from hpc_galaxy.realism.html.shards import describe_shards
+from hpc_galaxy.realism.mosaic import brightness_band
+from hpc_galaxy.realism.networks import compute_all_logits, load_networks
+from hpc_galaxy.realism.pictures import draw_pictures
 from hpc_galaxy.realism.statistics import summarise
-from hpc_galaxy.realism.where import Bin, describe, locate, quantities
+from hpc_galaxy.realism.where import describe, locate, quantities
+from hpc_galaxy.realism.why.explain import explain
 from hpc_galaxy.shards.numpy_shards import SplitReader, open_split
 from hpc_galaxy.tracing.attempt import recording
 from hpc_galaxy.tracing.spans import Stopwatch
-from hpc_galaxy.training.checkpoint import shards_fingerprint
 from hpc_galaxy.training.data.batches import Dataset
 from hpc_galaxy.training.node import threads_per_rank
 from hpc_galaxy.training.parallel.choose import pick_device
-from hpc_galaxy.training.scores import compute_logits, fake_probability
-from hpc_galaxy.training.weights import NAME, About, Weights, load_weights, restore_model
+from hpc_galaxy.training.scores import fake_probability
+from hpc_galaxy.training.weights import About, Weights, restore_model
 from hpc_galaxy.world import World
+
+CONFIGURATION = "config.toml"  # beside the report: all that the stages need to make it again
+AGAIN = ("inject", "extract", "split", "train", "realism")
 
 
 def report(config: Config, world: World, overwrite: bool) -> None:
-    """Score the test split of ``paths.shards`` with the best network of ``paths.run`` and write ``paths.report``.
+    """Score the test split of ``paths.shards`` with the networks of ``paths.run`` and write ``paths.report``.
+
+    Each network is the one of its training's best epoch; there have to be as many as ``train.networks``.
 
     Parameters
     ----------
     config : Config
-        The sections [realism], [train] (threads) and [paths], and the seed, matter here.
+        The sections [realism], [train] (networks, threads) and [paths], and the seed, matter here.
     world : World
         Every rank must call this; each scores a part.
     overwrite : bool
@@ -50,7 +59,7 @@ def report(config: Config, world: World, overwrite: bool) -> None:
     Raises
     ------
     InputError
-        The training is not done, or was done on other shards.
+        A training is not done, or was done on other shards or with another configuration than the first.
     FormatError
         The weights or the shards are damaged.
     OutputError
@@ -64,50 +73,66 @@ def report(config: Config, world: World, overwrite: bool) -> None:
 
 def _report(config: Config, world: World, watch: Stopwatch) -> None:
     reader = open_split(config.paths.shards, "test")
-    weights = world.bcast(_load_best(config.paths.run, reader) if world.is_root else None)
-    assert weights is not None
-    dataset = Dataset(reader, weights.inputs, config.train.data)
+    networks = world.bcast(load_networks(config, reader) if world.is_root else [])
+    dataset = Dataset(reader, networks[0].inputs, config.train.data)
     dataset.check()
     audit = require_audit(reader, world, config.seed, config.paths.report)
-    device = pick_device(world)
     torch.set_num_threads(threads_per_rank(world, config.train.threads))
     with watch.span("score"):
-        logits = compute_logits(restore_model(weights).to(device), dataset, world, device)
+        logits = compute_all_logits(networks, dataset, world)
+    with watch.span("explain"):
+        why = _explain(config, reader, networks[0], logits, world)
     if logits is not None:
         with watch.span("draw and write"):
-            _write(config, reader, logits, weights.about, find_leaks(audit))
+            _write(config, reader, logits, [network.about for network in networks], audit, why)
 
 
-def _load_best(run: Path, reader: SplitReader) -> Weights:
-    """Read the weights with the lowest validation loss, and see to it that the test split was held out."""
-    read_object(run / "DONE", "hpc-galaxy train", epochs=int)
-    weights = load_weights(run / NAME)
-    if weights.about.shards != shards_fingerprint(reader.manifest):
-        problem = f"was trained on other shards than {reader.directory}, so their test split may not have been held out"
-        raise InputError(run, problem, "run 'hpc-galaxy train --overwrite', or give the paths.shards it was trained on")
-    return weights
+def _explain(config: Config, reader: SplitReader, network: Weights, logits: np.ndarray | None, world: World) -> dict[str, Any]:
+    """Return the key ``why`` of the report, on rank 0; nothing where it is not asked for. Collective."""
+    if not config.realism.explain:
+        return {}
+    device = pick_device(world)
+    found = explain(config, reader, restore_model(network).to(device), network.inputs, device, logits, world)
+    return {} if found is None else {"why": found}
 
 
-def _write(config: Config, reader: SplitReader, logits: np.ndarray, about: About, leaks: list[str]) -> None:
-    labels, scores, out = reader.labels, fake_probability(logits), config.paths.report
+def _write(config: Config, reader: SplitReader, logits: np.ndarray, networks: list[About], audit: Path, why: dict[str, Any]) -> None:
+    labels, bricks, scores, out = reader.labels, reader.table["brick"], fake_probability(logits), config.paths.report
     values = quantities(reader.table, reader.stamp_format)
-    bins = locate(labels, scores, reader.table["brick"], values, config.realism.permutations, config.seed)
+    bins = locate(labels, scores, bricks, values, config.realism.permutations, config.seed)
     where = describe(bins, next(iter(values)))
-    numbers = summarise(labels, logits, reader.table["brick"], config.realism, config.seed, leaks, where)
+    numbers = summarise(labels, logits, bricks, config.realism, config.seed, find_leaks(audit), where)
     simpler, line = _run_baselines(config, reader), headline(numbers)
-    pictures = _draw_curves(labels, scores, line, out) + _draw_bins(bins, line, out) + _draw_mosaics(config, reader)
+    pictures = [path.name for path in draw_pictures(config, reader, scores, bins, line)] + list(why_pictures(why))
     _write_scores(reader.table, scores, brightness_band(reader.stamp_format), out / "scores.csv")
+    pairs = zip(networks, numbers["networks"], strict=True)
     content = {
         **numbers,
+        "networks": [{"seed": about.seed, "epoch": about.epoch} | mine for about, mine in pairs],
         "bins": [asdict(each) for each in bins],
         "baselines": [asdict(each) for each in simpler],
-        "provenance": _provenance(config, about),
-        "pictures": [path.name for path in pictures],
+        # Relative to the report, so that it is the same wherever that lies.
+        "audit": {"path": os.path.relpath(audit, out), "checks": read_checks(audit)},
+        **describe_shards(reader.manifest),
+        **why,
+        "provenance": _provenance(config, networks[0]),
+        "commands": [f"hpc-galaxy {stage} -c {CONFIGURATION}" for stage in AGAIN],
+        "pictures": pictures,
+        "checksums": compute_checksums(config.paths, pictures),
     }
     write_json(out / "report.json", content)
-    print(confusion_text(numbers["confusion"]), line, *ladder(simpler), sep="\n")
-    print(f"realism: {shown(out)}: {', '.join(['report.json', 'scores.csv', *[path.name for path in pictures]])}")
+    page = write_html(content, out)
+    config.save(out / CONFIGURATION)
+    print(confusion_text(numbers["confusion"]), line, *network_lines(content["networks"]), *ladder(simpler), sep="\n")
+    print(f"realism: {shown(out)}: {', '.join([page.name, 'report.json', 'scores.csv', *pictures])}")
     print(f"realism: {numbers['verdict']['sentence']}", flush=True)
+
+
+def why_pictures(content: dict[str, Any]) -> Iterator[str]:
+    """Yield the names of the pictures that a report's explanations have made."""
+    for part in (content.get("why") or {}).values():
+        if isinstance(part, dict):
+            yield from part.get("pictures") or ([part["picture"]] if part.get("picture") else [])
 
 
 def _provenance(config: Config, about: About) -> dict[str, Any]:
@@ -132,7 +157,20 @@ def headline(numbers: dict[str, Any]) -> str:
     value, interval = numbers["auc"], numbers["auc_interval"]
     area = "AUC undefined (one class is missing)" if value is None else f"AUC {value:.3f}"
     bounds = f"[{interval[0]:.3f}, {interval[1]:.3f}] " if interval else ""
-    return f"test {area} {bounds}({numbers['auc_interval_method']}), accuracy {numbers['accuracy']:.3f}, {numbers['examples']} examples"
+    several = f", mean of {len(numbers['networks'])} networks" if len(numbers["networks"]) > 1 else ""
+    method, accuracy = numbers["auc_interval_method"], numbers["accuracy"]
+    return f"test {area} {bounds}({method}{several}), accuracy {accuracy:.3f}, {numbers['examples']} examples"
+
+
+def network_lines(networks: list[dict[str, Any]]) -> list[str]:
+    """Return a line for each network, as text; none where there is one alone."""
+    lines = []
+    for each in networks if len(networks) > 1 else ():
+        value, interval = each["auc"], each["auc_interval"]
+        bounds = f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else ""
+        area = "undefined" if value is None else f"{value:.3f}{bounds}"
+        lines.append(f"  network of seed {each['seed']}, epoch {each['epoch']}: AUC {area}")
+    return lines
 
 
 def confusion_text(table: dict[str, dict[str, int]]) -> str:
@@ -142,46 +180,13 @@ def confusion_text(table: dict[str, dict[str, int]]) -> str:
     return "\n".join(lines + [f"{name:6}" + "".join(f"{table[name][column]:14d}" for column in columns) for name in table])
 
 
-def _draw_curves(labels: np.ndarray, scores: np.ndarray, line: str, out: Path) -> list[Path]:
-    draw_scores(labels, scores, line, out / "scores.png")
-    if len(np.unique(labels)) < 2:
-        return [out / "scores.png"]
-    draw_roc(labels, scores, line, out / "roc.png")
-    return [out / "roc.png", out / "scores.png"]
-
-
-def _draw_bins(bins: list[Bin], line: str, out: Path) -> list[Path]:
-    if not bins:
-        return []
-    draw_bins(bins, line, out / "where.png")
-    return [out / "where.png"]
-
-
-def _draw_mosaics(config: Config, reader: SplitReader) -> list[Path]:
-    """Draw a mosaic for each percentile; none where no pair has magnitudes."""
-    table, paths, stamps = reader.table, [], reader.stamp_format
-    band = brightness_band(stamps)
-    magnitudes = table[f"mag_{band}"]
-    if not np.isfinite(magnitudes).any():
-        print(f"realism: no galaxy has a {band} magnitude, so there are no mosaics", flush=True)
-        return []
-    for percentile in config.realism.percentiles:
-        target = magnitude_at(magnitudes, percentile)
-        rows = choose_pairs(table, target, config.realism.pairs, band).ravel()
-        if not len(rows):
-            print(f"realism: no pair of real and fake for percentile {percentile:g}, so it has no mosaic", flush=True)
-            continue
-        path = config.paths.report / f"mosaic_p{percentile:g}.png"
-        title = f"Test galaxies near percentile {percentile:g} of brightness in {band}: {target:.2f} mag (percentile 99 is bright)"
-        letters = ["RF"[label] for label in table["label"][rows]]
-        draw_mosaic(reader.stamps(rows), letters, magnitudes[rows], title, path, stamps)
-        paths.append(path)
-    return paths
-
-
 def _write_scores(table: np.ndarray, scores: np.ndarray, band: str, path: Path) -> None:
+    """Write a line a stamp: its mean score and, of several networks, that of each."""
+    columns = [scores.mean(axis=0), *(scores if len(scores) > 1 else ())]
+    names = ["score", *(f"score_{number}" for number in range(1, len(columns)))]
     with whole_file(path) as temporary, open(temporary, "w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["id", "brick", "label", f"mag_{band}", "score"])
-        for row, score in zip(table, scores, strict=True):
-            writer.writerow([row["id"].decode(), row["brick"].decode(), row["label"], f"{row[f'mag_{band}']:.4f}", f"{score:.9g}"])
+        writer.writerow(["id", "brick", "label", f"mag_{band}", *names])
+        for row, *values in zip(table, *columns, strict=True):
+            known = [row["id"].decode(), row["brick"].decode(), row["label"], f"{row[f'mag_{band}']:.4f}"]
+            writer.writerow([*known, *(f"{value:.9g}" for value in values)])

@@ -17,26 +17,40 @@ from hpc_galaxy.realism.verdict import judge
 from hpc_galaxy.training.scores import fake_probability
 
 
-def confusion_table(labels: np.ndarray, logits: np.ndarray) -> dict[str, dict[str, int]]:
+def confusion_table(labels: np.ndarray, called_fake: np.ndarray) -> dict[str, dict[str, int]]:
     """Count what was called what.
 
     Parameters
     ----------
     labels : ndarray, shape (N,)
         0 real, 1 fake.
-    logits : ndarray, shape (N, 2)
-        The network's; a stamp is called fake where column 1 is higher.
+    called_fake : ndarray, shape (N,), bool
+        What the networks say.
 
     Returns
     -------
     dict
         ``table["real"]["called fake"]`` and so on.
     """
-    called = logits[:, 1] > logits[:, 0]
     return {
-        name: {f"called {other}": int(np.sum((labels == label) & (called == call))) for other, call in (("real", False), ("fake", True))}
+        name: {
+            f"called {other}": int(np.sum((labels == label) & (called_fake == call))) for other, call in (("real", False), ("fake", True))
+        }
         for name, label in (("real", 0), ("fake", 1))
     }
+
+
+def call_fake(logits: np.ndarray) -> np.ndarray:
+    """Return which stamps are called fake, shape (N,): those whose probability, the mean over the networks, is above one half.
+
+    Parameters
+    ----------
+    logits : ndarray, shape (networks, N, 2)
+        Of one network, column 1 is the higher, which rounding of the probability cannot change.
+    """
+    if len(logits) == 1:
+        return np.asarray(logits[0, :, 1] > logits[0, :, 0])
+    return np.asarray(fake_probability(logits).mean(axis=0) > 0.5)
 
 
 def summarise(
@@ -44,10 +58,17 @@ def summarise(
 ) -> dict[str, Any]:
     """Return the numbers of the report, ready for JSON.
 
+    Of several networks the AUC is the mean of theirs. Its error, interval and p-value say how it would differ on other bricks, for these
+    networks as they are; galaxies that all networks get wrong together count as such. How it would differ with other seeds is not in
+    them: ``networks_scatter``, the standard deviation of the networks' AUC, tells, over the square root of their number. Accuracy,
+    confusion and calibration are of the mean probability.
+
     Parameters
     ----------
-    labels, logits, bricks : ndarray, shapes (N,), (N, 2), (N,)
+    labels, bricks : ndarray, shape (N,)
         The test split in its own order.
+    logits : ndarray, shape (networks, N, 2), or (N, 2) for one network
+        Of each network.
     settings : Realism
         How many resamplings and permutations, and the margin.
     seed : int
@@ -57,29 +78,38 @@ def summarise(
     where : str
         At which galaxies they are told apart, see `hpc_galaxy.realism.where.describe`.
     """
-    scores, count = fake_probability(logits), len(np.unique(bricks))
-    value, found = auc(labels, scores), clustered_auc(labels, scores, bricks)
-    right, right_interval = clustered_mean((logits[:, 1] > logits[:, 0]) == labels, bricks)
+    logits = logits.reshape(-1, len(labels), 2)
+    scores, called, count = fake_probability(logits), call_fake(logits), len(np.unique(bricks))
+    found, networks = clustered_auc(labels, scores, bricks), [_of_network(labels, row, bricks) for row in scores]
+    right, right_interval = clustered_mean(called == labels, bricks)
     p_value = permutation_p(labels, scores, bricks, settings.permutations, seed) if found else None
+    values = [each["auc"] for each in networks if each["auc"] is not None]
     return {
         "examples": len(labels),
         "bricks": count,
         "accuracy": right,
         "accuracy_interval": right_interval,
-        "auc": value if np.isfinite(value) else None,
+        "auc": float(np.mean(values)) if len(values) == len(networks) else None,
         "auc_interval": found.interval() if found else None,
         "auc_interval_method": _interval_method(count, found is not None),
         "auc_bootstrap_interval": bootstrap_auc(labels, scores, bricks, settings.bootstrap, seed),
         "auc_error": found.error if found else None,
         "design_effect": found.design_effect if found else None,
+        "networks": networks,
+        "networks_scatter": float(np.std(values, ddof=1)) if len(values) > 1 else None,
         "p_value": p_value,
         "permutations": settings.permutations,
         "detectable_auc": detectable_auc(found) if found else None,
         "provable_margin": provable_margin(found) if found else None,
-        "calibration": asdict(calibrate(labels, scores)),
-        "confusion": confusion_table(labels, logits),
+        "calibration": asdict(calibrate(labels, scores.mean(axis=0))),
+        "confusion": confusion_table(labels, called),
         "verdict": asdict(judge(found, p_value, settings.margin or None, leaks, where)),
     }
+
+
+def _of_network(labels: np.ndarray, scores: np.ndarray, bricks: np.ndarray) -> dict[str, Any]:
+    value, found = auc(labels, scores), clustered_auc(labels, scores, bricks)
+    return {"auc": value if np.isfinite(value) else None, "auc_interval": found.interval() if found else None}
 
 
 def _interval_method(bricks: int, found: bool) -> str:

@@ -77,8 +77,8 @@ def locate(
 
     Parameters
     ----------
-    labels, scores, bricks : ndarray, shape (N,)
-        As of `hpc_galaxy.realism.clustered.clustered_auc`.
+    labels, scores, bricks : ndarray
+        As of `hpc_galaxy.realism.clustered.clustered_auc`: shape (N,), and scores also (networks, N).
     values : dict of str to ndarray, shape (N,)
         See `quantities`; what is NaN is in no bin.
     permutations, seed : int
@@ -94,10 +94,10 @@ def locate(
         rows = np.flatnonzero(np.isfinite(numbers))
         for part in _split(numbers[rows]):
             mine = rows[part]
-            area = clustered_auc(labels[mine], scores[mine], bricks[mine])
+            area = clustered_auc(labels[mine], scores[..., mine], bricks[mine])
             if area is None:
                 continue
-            p_value = permutation_p(labels[mine], scores[mine], bricks[mine], permutations, seed)
+            p_value = permutation_p(labels[mine], scores[..., mine], bricks[mine], permutations, seed)
             limits = float(numbers[mine].min()), float(numbers[mine].max())
             found.append(Bin(name, *limits, len(mine), area.auc, area.interval(), p_value, p_value))
     adjusted = holm([each.p_value for each in found])

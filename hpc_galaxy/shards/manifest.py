@@ -8,8 +8,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
+from hpc_galaxy.collector import uncollected
 from hpc_galaxy.errors import FormatError
-from hpc_galaxy.files import is_plain_name, read_json, uncollected, write_json
+from hpc_galaxy.files import is_plain_name, read_json, write_json
 from hpc_galaxy.shards.recognise import recognise
 from hpc_galaxy.shards.schema import LABELS, StampFormat
 from hpc_galaxy.shards.storage import Storage

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 STAMP_DTYPE = np.dtype("<f4")
+PIXEL_SCALE = 0.262  # arcsec: that of the coadds (bricks/geometry.py), for whoever has stamps and nothing of the sky
 
 LABELS = {"real": 0, "fake": 1}
 UNLABELLED = 255  # cut out at a user's own positions: nobody says whether real or fake

@@ -45,6 +45,8 @@ class Job:
         How often it is queued again at most.
     array : int
         An array of so many such jobs, which share the stage's bricks; 0: one job.
+    label : str
+        Tells it from other jobs of this stage.
     """
 
     stage: str
@@ -57,6 +59,7 @@ class Job:
     program: str = "hpc-galaxy"
     restarts: int = 100
     array: int = 0
+    label: str = ""
 
     @property
     def ranks_per_node(self) -> int:
@@ -79,9 +82,14 @@ class Job:
         return self.config.absolute().parent / "jobs"
 
     @property
+    def stem(self) -> str:
+        """What its script and its log are called."""
+        return f"{self.stage}-{self.label}" if self.label else self.stage
+
+    @property
     def name(self) -> str:
         """The job's name in the queue."""
-        return f"hpc-galaxy-{self.stage}"
+        return f"hpc-galaxy-{self.stem}"
 
 
 def render(job: Job, command: str) -> str:

@@ -14,6 +14,7 @@ from hpc_galaxy.ledger import LEDGER
 from hpc_galaxy.slurm.queue import job_states, why_waiting
 from hpc_galaxy.slurm.site import STAGES, load_site
 from hpc_galaxy.slurm.submit import OUTPUT, RECORD, read_record
+from hpc_galaxy.training.networks import network_path
 
 MARKER = {"train": "DONE", "realism": "report.json"}
 """The file in a stage's output that says that it is complete, where it is not the ledger."""
@@ -27,6 +28,7 @@ KILLED = re.compile(r"^srun: error: .*: (Killed|Out Of Memory)$", re.MULTILINE)
 CANCELLED = re.compile(r"^slurmstepd\S*: error: (?!.*JOB REQUEUE).*$", re.MULTILINE)
 REASONS = (OURS, LOST, KILLED, CANCELLED)
 """What says why a job has ended, in the order of how much it says: a step is also cancelled because a rank was killed."""
+START = re.compile(r"^job \S+, start \d+", re.MULTILINE)
 TAIL_BYTES = 100_000
 
 
@@ -81,7 +83,9 @@ def examine(run: Path) -> list[Line]:
     lines = []
     for (stage, output, is_array), entry in newest.items():
         job, site = str(entry["job"]), load_site(str(entry["site"]))
-        name = f"hpc-galaxy-{stage}-{job}{'_*' if is_array else ''}.log" if site.scheduler == "slurm" else f"hpc-galaxy-{stage}.log"
+        label = f"-{entry['label']}" if "label" in entry else ""
+        stem = f"hpc-galaxy-{stage}{label}"
+        name = f"{stem}-{job}{'_*' if is_array else ''}.log" if site.scheduler == "slurm" else f"{stem}.log"
         said, error = read_logs(sorted(folder.glob(name)))
         config = load_config(Path(str(entry["config"])), [str(one) for one in _sequence(entry["overrides"])])
         number = f"{job}_[1-{entry['array']}]" if is_array else job
@@ -102,7 +106,8 @@ def _sequence(value: object) -> Sequence[object]:
 def is_done(config: Config, stage: str) -> bool:
     """Return whether a stage's outputs are complete."""
     directory: Path = getattr(config.paths, OUTPUT[stage])
-    return (directory / MARKER.get(stage, LEDGER)).exists()
+    several = config.train.networks if stage == "train" else 1
+    return all((network_path(directory, number) / MARKER.get(stage, LEDGER)).exists() for number in range(1, several + 1))
 
 
 def read_logs(paths: Sequence[Path]) -> tuple[str, str]:
@@ -122,8 +127,18 @@ def read_log(path: Path) -> tuple[str, str]:
         return "", ""
     # What Slurm says of a job that it queues again hides what the ranks have said.
     lines = [line for line in text.splitlines() if line.strip() and not line.startswith(("srun: ", "slurmstepd"))]
-    errors = [found[-1] for found in ([match[0] for match in reason.finditer(text)] for reason in REASONS) if found]
+    errors = [found for found in (_last(reason, text) for reason in REASONS) if found]
     return lines[-1] if lines else "", errors[0] if errors else ""
+
+
+def _last(reason: re.Pattern[str], text: str) -> str:
+    """Return the last line with such a reason. Of ranks killed since the last start it is the first: Slurm has killed the others."""
+    found = [match[0] for match in reason.finditer(text)]
+    if reason is KILLED and found:
+        begun = max((match.start() for match in START.finditer(text)), default=0)
+        since = reason.search(text, begun)
+        return since[0] if since else found[-1]
+    return found[-1] if found else ""
 
 
 def _shown(line: Line) -> str:

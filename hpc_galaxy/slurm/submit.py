@@ -46,6 +46,10 @@ class Request:
         How often a job is queued again at most.
     array : int
         Extract in so many jobs side by side, and complete it in one more; 0: in one.
+    chain : tuple of str
+        Stages instead of `stage`, each when the one before has ended well.
+    label : str
+        Tells these jobs from others of the same stages.
     """
 
     stage: str
@@ -57,11 +61,13 @@ class Request:
     overrides: Sequence[str] = ()
     restarts: int = 100
     array: int = 0
+    chain: tuple[str, ...] = ()
+    label: str = ""
 
     @property
     def stages(self) -> tuple[str, ...]:
         """The stages, in their order."""
-        return CHAIN if self.stage == "all" else (self.stage,)
+        return self.chain or (CHAIN if self.stage == "all" else (self.stage,))
 
 
 def submit(request: Request, dry_run: bool = False) -> None:
@@ -87,7 +93,7 @@ def submit(request: Request, dry_run: bool = False) -> None:
         refuse_twice(record, jobs)
         after = still_made(record, jobs[0])
         for job in jobs:
-            script = folder / f"{job.stage}{'-array' if job.array else ''}.sh"
+            script = folder / f"{job.stem}{'-array' if job.array else ''}.sh"
             write_text(script, render(job, typed()))
             number = submit_script(script, job.site.scheduler, after)
             record.append(entry(request, job, number))
@@ -104,6 +110,7 @@ def entry(request: Request, job: Job, number: str) -> dict[str, object]:
     site = request.site if not request.site.endswith(".toml") else str(Path(request.site).absolute())
     asked: dict[str, object] = {"config": str(job.config.absolute()), "overrides": list(job.overrides)}
     asked |= {"array": job.array} if job.array else {}
+    asked |= {"label": job.label} if job.label else {}
     known = {"stage": job.stage, "job": number, "site": site, "nodes": job.nodes, "output": output(job)}
     return {**known, "submitted": time.strftime("%F %T"), **asked}
 
@@ -130,6 +137,7 @@ def make_jobs(request: Request) -> list[Job]:
     load_config(request.config, request.overrides)
     program = site.program or f"{shlex.quote(sys.executable)} -m hpc_galaxy"
     job = Job("", site, request.nodes, request.time, request.account, request.config, request.overrides, program, request.restarts)
+    job = replace(job, label=request.label)
     jobs = [replace(job, stage=stage, nodes=1 if stage == "realism" else request.nodes) for stage in request.stages]
     if not request.array:
         return jobs
@@ -180,9 +188,10 @@ def refuse_twice(record: Sequence[dict[str, object]], jobs: Sequence[Job]) -> No
 
 
 def still_made(record: Sequence[dict[str, object]], first: Job) -> list[str]:
-    """Return the jobs of earlier stages that wait or run: what they make is what the first new job reads."""
-    earlier = STAGES[: STAGES.index(first.stage)]
-    numbers = [str(one["job"]) for one in record if one["stage"] in earlier]
+    """Return the jobs that wait or run and make what the first new job reads."""
+    paths = load_config(first.config, first.overrides).paths
+    read = {str(getattr(paths, OUTPUT[stage])) for stage in STAGES[: STAGES.index(first.stage)]}
+    numbers = [str(one["job"]) for one in record if one["output"] in read]
     return [number for number, state in job_states(numbers, first.site.scheduler).items() if state in ACTIVE]
 
 

@@ -57,12 +57,14 @@ def group_names(table: np.ndarray, settings: Split) -> np.ndarray:
     Parameters
     ----------
     table : ndarray, shape (N,), `hpc_galaxy.shards.schema.StampFormat.source_dtype`
-        ``brick``, or ``ra`` and ``dec`` in degrees.
+        ``brick``, ``id``, or ``ra`` and ``dec`` in degrees.
     settings : Split
         ``groups`` and ``tile_arcmin``.
     """
     if settings.groups == "brick":
         return table["brick"].astype("S16")
+    if settings.groups == "galaxy":
+        return np.array([b"g" + hashlib.sha256(name).hexdigest()[:15].encode() for name in table["id"].tolist()], "S16")
     return tile_names(*tile_of(table["ra"], table["dec"], settings.tile_arcmin / 60))
 
 

@@ -26,7 +26,7 @@ from hpc_galaxy.splits.sources import PLACE, Sources
 from hpc_galaxy.world import World
 
 BLOCK_BRICKS = 1024  # twice as many as a shard has examples
-MEMBER = np.dtype([("block", "<u4"), ("order", "<u8"), ("group", "<u8"), *PLACE.descr, ("label", "u1"), ("side", "i1"), ("logit", "<f8")])
+MEMBER = np.dtype([("block", "<u4"), ("order", "<u8"), ("group", "<u8"), *PLACE.descr, ("side", "i1"), ("logit", "<f8")])
 """A source as the rank sees it that arranges its block."""
 FEW_GROUPS = 5  # fewer say little about the scatter between them
 
@@ -149,7 +149,8 @@ def _arrange(config: Config, part: np.ndarray, width: float) -> Arranged:
 
 def _places(members: np.ndarray) -> np.ndarray:
     places = np.empty(len(members), PLACE)
-    places["file"], places["row"] = members["file"], members["row"]
+    for name in PLACE.names or ():
+        places[name] = members[name]
     return places
 
 
@@ -173,7 +174,7 @@ def _describe(config: Config, parts: Sequence[Arranged], counts: np.ndarray, dro
     if settings.groups == "tile":
         kinds["tile_arcmin"] = settings.tile_arcmin
     reason = "match" if settings.match != "none" else "balance"
-    report: dict[str, Any] = {"sources": int(counts[0]), "without_position": int(counts[1]), "groups": kinds}
+    report: dict[str, Any] = {"sources": int(counts[0]), "without_position": int(counts[1]), "groups": kinds, "control": settings.control}
     report["dropped"] = {**dropped, reason: sum(part.dropped for part in parts)}
     for number, name in enumerate(SPLITS):
         here = [part for part in parts if part.side == number]
@@ -189,7 +190,7 @@ def _require_all(config: Config, report: dict[str, Any], sources: Sources) -> No
     for name in SPLITS:
         counts = {label: report[name][label] for label in LABELS}
         if getattr(config.split, name) > 0 and min(counts.values()) == 0:
-            groups, kind = report["groups"]["count"], report["groups"]["kind"]
+            groups, kind = report["groups"]["count"], report["groups"]["kind"].replace("galaxy", "galaxie")
             problem = (
                 f"got {counts} of {report['sources']} sources, in {report[name]['groups']} of {groups} {kind}s, expected some of each class"
             )

@@ -42,7 +42,7 @@ class Piece:
     number : int
         Of the shard.
     places : ndarray, shape (n,), `hpc_galaxy.splits.sources.PLACE`
-        Where its stamps are.
+        Where its stamps are, and their classes.
     brick : str
         Of obiwan's layout, which has a folder a brick.
     """
@@ -104,6 +104,7 @@ class Repackager:
         with self.watch.span("read", detail=piece.key):
             source.read(piece.places["file"], piece.places["row"], x, table)
             table["group"] = group_names(table, self.config.split)
+            table["label"] = piece.places["label"]  # of a control it is not that of the file
         self.watch.count("examples", len(x))
         return x, table
 

@@ -31,12 +31,12 @@ from hpc_galaxy.splits.groups import (
 from hpc_galaxy.splits.guard import BOX_DTYPE, Guard, box_around
 from hpc_galaxy.world import World
 
-PLACE = np.dtype([("file", "<u4"), ("row", "<u4")])
-"""Where a stamp is: the number of its cutout file in the sorted list, and its row there."""
-SOURCE = np.dtype([*PLACE.descr, ("order", "<u8"), ("group", "<u8"), ("injected", "<u8"), ("label", "u1"), ("side", "i1")])
+PLACE = np.dtype([("file", "<u4"), ("row", "<u4"), ("label", "u1")])
+"""Where a stamp is: the number of its cutout file in the sorted list, its row there; and the class that it counts as."""
+SOURCE = np.dtype([*PLACE.descr, ("order", "<u8"), ("group", "<u8"), ("injected", "<u8"), ("side", "i1")])
 """What is kept of a source: a seeded hash of its id, one of its sky group's name, what was injected, class, and place in `SPLITS`."""
 
-FACTS = ("code_version", "fingerprint", "compression", "mantissa_bits", "selection", "where", "release", "layout")
+FACTS = ("code_version", "fingerprint", "compression", "mantissa_bits", "selection", "where", "release", "layout", "control", "defects")
 CLASS_NAMES = {value: name for name, value in CLASSES.items()}
 
 
@@ -214,7 +214,7 @@ def _common_format(world: World, files: Sequence[Path], formats: dict[StampForma
 
 def _require_unique(world: World, files: Sequence[Path], table: np.ndarray) -> None:
     """Refuse a galaxy that occurs twice: its copies could end on two sides of the split."""
-    met = _exchange(world, table[["order", "file", "row"]], table["order"])
+    met = exchange(world, table[["order", "file", "row"]], table["order"])
     met = met[np.lexsort((met["row"], met["file"], met["order"]))]
     twice = np.flatnonzero(met["order"][1:] == met["order"][:-1])
     pairs = [(met[place], met[place + 1]) for place in twice[:100]]
@@ -234,9 +234,9 @@ def _id_at(files: Sequence[Path], place: np.void) -> str:
 def _repeats_elsewhere(config: Config, world: World, sources: Sources) -> np.ndarray:
     """Return which sources are repeats of an injected galaxy whose other copies stay on another side, shape (n,), bool. Collective."""
     mine = sources.table[sources.kept() & (sources.table["injected"] > 0)]
-    met = _exchange(world, mine[["injected", "side", "file", "row"]], mine["injected"])
+    met = exchange(world, mine[["injected", "side", "file", "row"]], mine["injected"])
     goes = met[one_side_each(met["injected"], met["side"], chosen_side(config.seed, config.split))]
-    back = _exchange(world, goes[["file", "row"]], goes["file"])  # files are shared out in turn
+    back = exchange(world, goes[["file", "row"]], goes["file"])  # files are shared out in turn
     return np.isin(codes(sources.table), codes(back))
 
 
@@ -245,7 +245,13 @@ def codes(places: np.ndarray) -> np.ndarray:
     return places["file"].astype(np.uint64) << np.uint64(32) | places["row"]
 
 
-def _exchange(world: World, records: np.ndarray, keys: np.ndarray) -> np.ndarray:
-    """Send each record to rank ``key % size``, in order; return what came here. Collective."""
+def exchange(world: World, records: np.ndarray, keys: np.ndarray) -> np.ndarray:
+    """Send each record to rank ``key % size``, in order; return what came here. Collective.
+
+    Parameters
+    ----------
+    records, keys : structured ndarray, ndarray, shape (n,)
+        What is sent, and what decides where.
+    """
     packed = np.array(records, np.dtype([(name, records.dtype[name]) for name in records.dtype.names or ()]))
     return world.exchange([packed[keys % world.size == rank] for rank in range(world.size)])

@@ -18,10 +18,11 @@ from hpc_galaxy.ledger import Ledger, fingerprint, read_ledger
 from hpc_galaxy.schedule import deal
 from hpc_galaxy.shards.layouts import existing_path, files_from_2018, is_from_2018
 from hpc_galaxy.shards.manifest import NAME, SHARD_SIZE, SPLITS
-from hpc_galaxy.shards.schema import LABELS, STAMP_DTYPE
+from hpc_galaxy.shards.schema import STAMP_DTYPE
 from hpc_galaxy.shards.stamp_files import StampFiles
 from hpc_galaxy.splits.audit.audit import NAME as AUDIT
 from hpc_galaxy.splits.balance import balance_lines, draw_balance
+from hpc_galaxy.splits.control import READ_BY, relabel
 from hpc_galaxy.splits.journal import PATTERN, Journal, merge_journals, plan_digest, read_journals, remove_journals
 from hpc_galaxy.splits.outputs import ObiwanFolders, Shards
 from hpc_galaxy.splits.plan import FEW_GROUPS, Plan, make_plan
@@ -60,6 +61,7 @@ def split(config: Config, world: World, overwrite: bool = False) -> None:
         watch = Stopwatch(recorder)
         with watch.span("gather"):
             sources = gather_sources(config, world, files)
+            relabel(config, world, files, sources)
         with watch.span("shuffle"):
             plan = make_plan(config, world, files, sources)
         _say_plan(world, config, sources, plan)
@@ -125,19 +127,20 @@ def cutout_files(config: Config, world: World) -> PathList:
     InputError
         The extraction is not complete, has failed bricks, or has only one class.
     """
-    root = config.paths.cutouts
+    root, labels = config.paths.cutouts, READ_BY[config.split.control]
     if is_from_2018(root):
         files, on_edge = files_from_2018(root)
         world.say(f"split: {shown(root)} has the layout of 2018: {len(files)} files; {on_edge} with stamps at an edge are not read")
-        return PathList(root, files)
+        return PathList(root, [path for path in files if path.relative_to(root).parts[0] in labels])
     entries = read_ledger(root, "extract")
     failed = [entry["error"] for entry in entries if "error" in entry]
     if failed:
         raise InputError(root, f"{len(failed)} of {len(entries)} bricks failed, first: {failed[0]}", "run 'hpc-galaxy extract' again")
-    for label in LABELS:
+    for label in labels:
         if not any(entry.get(label) for entry in entries):
-            raise InputError(root, f"has no {label} galaxies, expected both classes", "set extract.classes = ['real', 'fake']")
-    listed = ((label, entry.get("brick", "")) for label in sorted(LABELS) for entry in entries if label in entry)
+            problem = f"has no {label} galaxies, expected {' and '.join(labels)}"
+            raise InputError(root, problem, "set extract.classes = ['real', 'fake'], and a selection that keeps some")
+    listed = ((label, entry.get("brick", "")) for label in sorted(labels) for entry in entries if label in entry)
     return PathList(root, (existing_path(root, label, brick) for label, brick in listed))
 
 
@@ -155,24 +158,27 @@ def _say_plan(world: World, config: Config, sources: Sources, plan: Plan) -> Non
         return
     report = plan.report
     world.say(
-        f"split: {report['sources']:,} sources in {report['groups']['count']:,} {_kind(report)}s, {sources.bytes_each} bytes each in memory"
+        f"split: {report['sources']:,} sources in {report['groups']['count']:,} {_kinds(report)}, {sources.bytes_each} bytes each in memory"
     )
     for name in SPLITS:
-        world.say(f"split: {name}: {_numbers(report[name], _kind(report))}")
+        world.say(f"split: {name}: {_numbers(report[name], _kinds(report))}")
     for reason, count in report["dropped"].items():
         world.say(f"split: dropped {count:,} {DROPPED_BECAUSE[reason]}")
     for line in balance_lines(report["matching"]) if "matching" in report else ["the classes are not matched (split.match is 'none')"]:
         world.say(f"split: {line}")
+    if config.split.control != "none":
+        world.say(f"split: the labels are those of a negative control, split.control = '{config.split.control}'")
     for line in _warnings(config, report):
         world.say(f"split: WARNING: {line}")
 
 
-def _kind(report: dict[str, Any]) -> str:
-    return str(report["groups"]["kind"])
+def _kinds(report: dict[str, Any]) -> str:
+    """Return what the sky groups are, in the plural."""
+    return {"galaxy": "galaxies"}.get(report["groups"]["kind"], f"{report['groups']['kind']}s")
 
 
-def _numbers(part: dict[str, Any], kind: str) -> str:
-    groups = f"{part['groups']:,} {kind}s ({part['share']:.1%} of all, {part['asked']:.0%} asked for)"
+def _numbers(part: dict[str, Any], kinds: str) -> str:
+    groups = f"{part['groups']:,} {kinds} ({part['share']:.1%} of all, {part['asked']:.0%} asked for)"
     return f"{part['real']:,} real and {part['fake']:,} fake galaxies of {groups}"
 
 
@@ -180,7 +186,7 @@ def _warnings(config: Config, report: dict[str, Any]) -> list[str]:
     lines = []
     few = [name for name in SPLITS if 0 < report[name]["groups"] < FEW_GROUPS]
     if few:
-        lines.append(f"{' and '.join(few)}: fewer than {FEW_GROUPS} {_kind(report)}s say little about the scatter between them")
+        lines.append(f"{' and '.join(few)}: fewer than {FEW_GROUPS} {_kinds(report)} say little about the scatter between them")
     if report["without_position"]:
         lines.append(
             f"{report['without_position']:,} of {report['sources']:,} sources have no position: what they share with neighbouring bricks "

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from hpc_galaxy.auc import LEVEL, auc, bootstrap_auc
+from hpc_galaxy.chance import normal_quantile, student_quantile
 from hpc_galaxy.splits.matching import match_nearest
 
 FOLDS = 2
@@ -320,10 +321,8 @@ def _widening(groups: int, both_ways: bool) -> float:
     independent, and a bootstrap of given scores takes them for so. Without a difference between the classes the interval then held
     0.5 in 94 to 97 of 100 made-up samples; the bootstrap's own in 85 to 92.
     """
-    from scipy.stats import norm, t
-
     tail = (1 + LEVEL) / 2
-    few = float(t.ppf(tail, groups - 1) / norm.ppf(tail)) * (groups / (groups - 1)) ** 0.5
+    few = float(student_quantile(tail, groups - 1) / normal_quantile(tail)) * (groups / (groups - 1)) ** 0.5
     return few * (2**0.5 if both_ways else 1)
 
 

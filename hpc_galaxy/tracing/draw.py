@@ -71,7 +71,7 @@ def _draw_balance(axes: Any, steps: Steps) -> None:
     axes.plot(begun, 1000 * steps.wall[:, chosen].mean(axis=0), lw=0.8, color="#666666", label="whole step")
     axes.set(xlabel="seconds since the first step", ylabel="milliseconds", ylim=(0, None))
     axes.set_title("Each step: where the busiest rank leaves the median one, the others wait for it", fontsize=10, loc="left")
-    axes.legend(fontsize=7, frameon=False)
+    axes.legend(fontsize=7, frameon=False, loc="upper right")
 
 
 def _draw_operators(axes: Any, operators: list[Operator]) -> None:

@@ -111,7 +111,7 @@ def build(config: Config, data: Data, world: World, layout: Layout, global_batch
     torch.set_num_threads(layout.threads)
     torch.manual_seed(config.seed)
     model = _make_model(settings, data).to(device)
-    optimizer = make_optimizer(settings.optimizer, model)
+    optimizer = make_optimizer(settings.optimizer, model, fused_later=settings.ipex)
     peak = peak_learning_rate(settings.optimizer, global_batch)
     learning_rate = LearningRate(settings.schedule, peak, settings.epochs, len(data.examples), global_batch)
     objective = make_objective(settings, data.examples.labels, device)

@@ -41,11 +41,12 @@ def training_fingerprint(config: Config, manifest: Manifest) -> str:
     """Return a short hash of everything that decides the weights after a step.
 
     How the work is done (backend, threads, saving, ...) is left out, because it does not decide what comes out. So is the number of
-    epochs, so that a run can be continued for longer, unless the learning rate depends on it.
+    epochs, so that a run can be continued for longer, unless the learning rate depends on it, and the number of networks.
     """
     train = config.train
     neutral: dict[str, Any] = {
         "backend": "auto",
+        "networks": 1,
         "threads": 0,
         "bind": True,
         "log_steps": 1,

@@ -45,7 +45,7 @@ def draw_learning_curve(rows: Sequence[dict[str, Any]], best_epoch: int, path: P
         axes.axvline(best_epoch, color="0.6", linewidth=1)
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.legend(frameon=False)
+        axes.legend(frameon=False, loc="upper right" if axes is loss else "lower right")
     figure.suptitle(f"Learning curve; the best epoch is {best_epoch}")
     figure.supxlabel(CAPTION, fontsize=8)
     with whole_file(path) as temporary:

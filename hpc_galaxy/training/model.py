@@ -1,9 +1,11 @@
-"""What is trained: the convolutional network of 2018, in PyTorch, and a baseline that sees nothing."""
+"""What is trained: the convolutional network of 2018, in PyTorch, a deeper one (`resnet`), and a baseline that sees nothing."""
 
 from __future__ import annotations
 
 import torch
 from torch import nn
+
+from hpc_galaxy.training.resnet import GalaxyResNet
 
 FILTERS = (18, 36, 54)
 KERNEL = 7
@@ -64,7 +66,9 @@ class MajorityClass(nn.Module):
 
 def make_model(name: str, channels: int, size: int) -> nn.Module:
     """Return the network that ``train.model`` names, for images of shape (N, channels, size, size), with its first weights."""
-    return MajorityClass() if name == "dummy" else GalaxyCNN(channels, size)
+    if name == "dummy":
+        return MajorityClass()
+    return GalaxyResNet(channels, size) if name == "resnet" else GalaxyCNN(channels, size)
 
 
 def _initialise(module: nn.Module) -> None:

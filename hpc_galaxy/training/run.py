@@ -1,4 +1,4 @@
-"""One run: open its data, build what it is made of, go through its epochs, leave a marker when it is done."""
+"""A run, of one network or several: open its data, build what it is made of, go through its epochs, leave a marker when it is done."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import math
 import os
 import shutil
 import signal
-from collections.abc import Callable
-from contextlib import closing, nullcontext, suppress
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from hpc_galaxy.training.checkpoint import Checkpoints, nothing_to_hold, restore
 from hpc_galaxy.training.loop import Trainer, fit
 from hpc_galaxy.training.metrics import NAME as METRICS
 from hpc_galaxy.training.metrics import Metrics, make_row, summarise
+from hpc_galaxy.training.networks import network_config, network_paths
 from hpc_galaxy.training.node import Layout
 from hpc_galaxy.training.profiling import note_amounts, profiling
 from hpc_galaxy.training.smoke import try_everything
@@ -39,14 +41,28 @@ from hpc_galaxy.world import World
 
 DONE = "DONE"
 CURVE = "learning_curve.png"
+HOROVOD_TIMELINE = "HOROVOD_TIMELINE"
+
+
+def run_networks(config: Config, world: World, overwrite: bool, layout: Layout, smoke: bool, signals: Signals) -> None:
+    """Do what `hpc_galaxy.training.train.train` says; `layout` is what the node has been prepared for, `signals` are in force."""
+    count = 1 if smoke else config.train.networks
+    for number in range(1, count + 1):
+        mine, directory = network_config(config, number), config.paths.run
+        if count > 1:
+            world.say(f"training: network {number} of {count} (seed {mine.seed}) in {shown(mine.paths.run)}")
+        # Whoever forgets the first network's run forgets all, so its directory is held while any of them is trained.
+        with lock(directory / LOCK) if world.is_root and number > 1 else nullcontext():
+            run(mine, world, overwrite and number == 1, layout, smoke, signals)
 
 
 def run(config: Config, world: World, overwrite: bool, layout: Layout, smoke: bool, signals: Signals) -> None:
-    """Do what `hpc_galaxy.training.train.train` says; `layout` is what the node has been prepared for, `signals` are in force."""
+    """Train the network of ``paths.run``, or a part of it that is missing; `overwrite` forgets those that differ in their seed as well."""
     directory = config.paths.run
     with (
         lock(directory / LOCK) if world.is_root else nullcontext() as held,
         Watchdog(world, config.train.watchdog) as watchdog,
+        _own_timeline(),
     ):
         data = open_data(config, load_manifest(config.paths.shards), world, watchdog.beat)
         if smoke:
@@ -72,13 +88,24 @@ def run(config: Config, world: World, overwrite: bool, layout: Layout, smoke: bo
         trainer.parallel.close()
 
 
+@contextmanager
+def _own_timeline() -> Iterator[None]:
+    """Let Horovod, which reads its environment at each start, write the timeline of the next run elsewhere than this one's."""
+    before = os.environ.get(HOROVOD_TIMELINE)
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(HOROVOD_TIMELINE, None)
+
+
 def _begin(
     config: Config, data: Data, world: World, layout: Layout, content: dict[str, Any] | None, recorder: Recorder | None
 ) -> tuple[Trainer, State]:
     """Build everything, from the seed or from the content of a checkpoint. Collective."""
     asked = global_batch_size(config.train, world)
     if recorder is not None and config.trace.horovod_timeline:
-        os.environ.setdefault("HOROVOD_TIMELINE", str(recorder.path.parent / TIMELINE))
+        os.environ.setdefault(HOROVOD_TIMELINE, str(recorder.path.parent / TIMELINE))
     trainer = build(config, data, world, layout, content["global_batch"] if content else asked, recorder)
     if recorder is not None:
         inputs, image_bytes = data.inputs, 4 * math.prod(data.inputs.stamps.shape)
@@ -155,23 +182,27 @@ class Keeper:
         trainer.watch.lap(f"end of epoch {state.epoch - 1}", state.steps)
 
     def finish(self, state: State) -> None:
-        """Draw the learning curve, write the marker, and say what came out; on rank 0."""
+        """Draw the learning curve, write the marker, and say what came out; on rank 0. Collective."""
         world, run, best = self.trainer.world, self.config.paths.run, state.best()
+        nodes = len(set(world.allgather(socket.gethostname())))
         if not world.is_root or best is None:
             return
         self.checkpoints.require_held()
-        from hpc_galaxy.training.curve import draw_learning_curve  # half a second of matplotlib that the other ranks need not have
+        made = [run / WEIGHTS]
+        if self.config.train.saving.curve:
+            from hpc_galaxy.training.curve import draw_learning_curve  # half a second of matplotlib that the other ranks need not have
 
-        draw_learning_curve(state.rows, best["epoch"], run / CURVE)
+            draw_learning_curve(state.rows, best["epoch"], run / CURVE)
+            made.append(run / CURVE)
         done = {"epochs": state.epoch - 1, "best_epoch": best["epoch"], "best": best, "last": state.rows[-1], "weights": WEIGHTS}
         ended = {"fingerprint": self.checkpoints.fingerprint, "shards": self.checkpoints.shards, "seed": self.config.seed}
-        write_json(run / DONE, done | ended | {"ranks": world.size, "backend": self.trainer.parallel.name})
+        write_json(run / DONE, done | ended | {"ranks": world.size, "nodes": nodes, "backend": self.trainer.parallel.name})
         if state.epoch <= self.config.train.epochs:
             world.say(f"training: no lower validation loss for {self.config.train.patience} epochs, so this is the end")
         auc = "undefined" if best["valid_auc"] is None else f"{best['valid_auc']:.3f}"
         world.say(
             f"training: {state.epoch - 1} epoch{'s' * (state.epoch != 2)} done; best is epoch {best['epoch']} with validation loss "
-            f"{best['valid_loss']:.4f}, accuracy {best['valid_accuracy']:.3f}, AUC {auc}; {shown(run / WEIGHTS)}, {shown(run / CURVE)}"
+            f"{best['valid_loss']:.4f}, accuracy {best['valid_accuracy']:.3f}, AUC {auc}; {', '.join(map(shown, made))}"
         )
 
     def _about(self, row: dict[str, Any]) -> About:
@@ -211,12 +242,13 @@ def _start(directory: Path, config: Config, world: World, checkpoints: Checkpoin
 
 
 def _forget(directory: Path, world: World) -> None:
-    """Remove what training writes, and nothing else. Collective."""
+    """Remove what training writes, of every network, and nothing else. Collective."""
     if world.is_root:
-        for name in (DONE, METRICS, CURVE, WEIGHTS):
-            (directory / name).unlink(missing_ok=True)
-        for name in ("checkpoints", "tensorboard"):
-            shutil.rmtree(directory / name, ignore_errors=True)
+        for network in (directory, *network_paths(directory)):
+            for name in (DONE, METRICS, CURVE, WEIGHTS):
+                (network / name).unlink(missing_ok=True)
+            for name in ("checkpoints", "tensorboard"):
+                shutil.rmtree(network / name, ignore_errors=True)
     world.barrier()
 
 

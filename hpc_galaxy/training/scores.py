@@ -43,8 +43,8 @@ def forward(model: nn.Module, batch: Batch) -> np.ndarray:
 
 
 def fake_probability(logits: np.ndarray) -> np.ndarray:
-    """Return the softmax probability of 'fake', shape (N,), of logits of shape (N, 2)."""
-    return np.asarray(0.5 + 0.5 * np.tanh((logits[:, 1] - logits[:, 0]) / 2))
+    """Return the softmax probability of 'fake', shape (..., N), of logits of shape (..., N, 2)."""
+    return np.asarray(0.5 + 0.5 * np.tanh((logits[..., 1] - logits[..., 0]) / 2))
 
 
 def cross_entropy(labels: np.ndarray, logits: np.ndarray) -> float:

@@ -34,6 +34,10 @@ class TorchWorld(World):
         """Wait until every rank is here."""
         distributed.barrier()
 
+    def meet(self) -> None:
+        """Wait until every rank is here."""
+        distributed.barrier()
+
     def bcast(self, value: T) -> T:
         """Return rank 0's `value` on every rank."""
         box = [value]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from hpc_galaxy.collector import spare_the_collector
 from hpc_galaxy.errors import LaunchError
 from hpc_galaxy.world import World, expected_size
 
@@ -25,6 +26,7 @@ def join_torchrun(environ: Mapping[str, str]) -> World:
         A variable that torchrun sets is missing, or several torchruns were started that do not know each other.
     """
     rank, size, local_rank, local_size = check_launch(environ)
+    spare_the_collector()
     from hpc_galaxy.training.torch_world import TorchWorld, meet
 
     meet(rank, size)

@@ -11,6 +11,9 @@ from hpc_galaxy.world import World
 def train(config: Config, world: World, overwrite: bool, smoke: bool = False) -> None:
     """Train the network on ``paths.shards`` and write ``paths.run``; continue from the newest checkpoint there.
 
+    Of several (``train.networks``) one is trained after another, from a seed that is one higher; the second writes
+    ``paths.run/network_2``, and so on. Those that are done are not trained again.
+
     Parameters
     ----------
     config : Config
@@ -18,9 +21,9 @@ def train(config: Config, world: World, overwrite: bool, smoke: bool = False) ->
     world : World
         Every rank must call this.
     overwrite : bool
-        Forget what ``paths.run`` holds.
+        Forget what ``paths.run`` holds, all networks of it.
     smoke : bool
-        Only try everything once, on one batch, and leave ``paths.run`` as it is.
+        Only try everything once, on one batch, with the first network, and leave ``paths.run`` as it is.
 
     Raises
     ------
@@ -40,6 +43,6 @@ def train(config: Config, world: World, overwrite: bool, smoke: bool = False) ->
     # From here on a signal ends nothing by itself, not even while torch is imported, which takes seconds.
     with Signals() as signals:
         layout = prepare_node(config.train, world)
-        from hpc_galaxy.training.run import run
+        from hpc_galaxy.training.run import run_networks
 
-        run(config, world, overwrite, layout, smoke, signals)
+        run_networks(config, world, overwrite, layout, smoke, signals)

@@ -54,7 +54,7 @@ class About(BaseModel):
 
     format: Literal["hpc_galaxy weights"] = FORMAT
     version: Literal[1] = VERSION
-    model: Literal["cnn2018", "dummy"]
+    model: Literal["cnn2018", "resnet", "dummy"]
     inputs: Inputs
     epoch: int
     steps: int
@@ -76,6 +76,10 @@ class About(BaseModel):
         lacking = {plane for name in inputs.inputs for plane in SOURCES.get(name, (name,))} - set(inputs.planes)
         if lacking or not inputs.channels:
             raise ValueError(f"inputs {list(inputs.inputs)} of planes {list(inputs.planes)} in bands {list(inputs.bands)}")
+        if set(inputs.seen_bands) - set(inputs.bands) or len(set(inputs.seen_bands)) < len(inputs.seen_bands):
+            raise ValueError(f"bands {list(inputs.seen_bands)} of {list(inputs.bands)}")
+        if not 0 <= inputs.mask_centre < math.inf:
+            raise ValueError(f"a mask of {inputs.mask_centre} arcsec, expected 0 or more")
         factors = (inputs.scale, inputs.mean, inputs.std)
         if {len(values) for values in factors} != {len(inputs.channels)}:
             raise ValueError(f"{[len(values) for values in factors]} numbers to normalise {len(inputs.channels)} channels")

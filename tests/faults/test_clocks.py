@@ -95,7 +95,7 @@ def configure(root: Path, run: str) -> Config:
 
 def test_a_training_takes_no_notice_of_the_time_of_day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Checkpoints, watchdog, traces and speeds: the same weights, finite speeds, one run of the same length."""
-    sample_shards.make_shards(tmp_path / "shards", train=64, valid=16, test=0)
+    sample_shards.make_shards(tmp_path / "shards", train=64, valid=16, test=0, size=32)
     train(configure(tmp_path, "steady"), World(), False)
     clock = JumpingClock()
     with monkeypatch.context() as patch:

@@ -53,7 +53,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("made")
     make_survey(configure(root, root), World())
     survey(root / "small", 8, 6)
-    sample_shards.make_shards(root / "shards", train=32, valid=16, test=40)
+    sample_shards.make_shards(root / "shards", train=32, valid=16, test=40, size=32)
     return root
 
 
@@ -183,7 +183,7 @@ def all_stages(inputs: Path, out: Path) -> dict[str, Callable[[], None]]:
     """Return every verb that writes, each into ``out/VERB/out``."""
     verbs: dict[str, Stage] = {verb: stage[0] for verb, stage in STAGES.items()} | {"inject": inject, "realism": report}
     made = {verb: configure(inputs, out / verb, verb) for verb in verbs}
-    return {verb: lambda verb=verb: verbs[verb](made[verb], World(), False) for verb in verbs} | {  # type: ignore[misc]
+    return {verb: lambda verb=verb: verbs[verb](made[verb], World(), False) for verb in verbs} | {
         "predict": lambda: predict(inputs / "run", [inputs / "shards"], out / "predict" / "out" / "scores.npy", World()),
         "audit": lambda: audit(shutil.copytree(inputs / "small" / "shards", out / "audit" / "out"), World(), 1),
     }

@@ -24,6 +24,8 @@ import pytest
 import sample_shards
 import torch
 from helpers import beside_python, mpi_environ, run_group
+from patience import patience
+from preforked import behind, preforked, python
 
 from hpc_galaxy.config import load_config
 from hpc_galaxy.errors import FormatError
@@ -36,16 +38,16 @@ from hpc_galaxy.training.train import train
 from hpc_galaxy.training.weights import load_weights
 from hpc_galaxy.world import World
 
-EXAMPLES, BATCH, EPOCHS = 160, 16, 3
+EXAMPLES, BATCH, EPOCHS = 160, 16, 2
 LAST = EXAMPLES // BATCH * EPOCHS
 BEFORE = 4  # steps that have been saved when something happens
-PREEMPTED, GONE_WITHIN, SILENT = 75, 30.0, 5.0
+PREEMPTED, GONE_WITHIN, SILENT = 75, patience(30), patience(5)
 
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("faults") / "shards"
-    sample_shards.make_shards(directory, train=EXAMPLES, valid=40, test=0, contrast=1.3)
+    sample_shards.make_shards(directory, train=EXAMPLES, valid=40, test=0, contrast=1.3, size=32)
     return directory
 
 
@@ -56,14 +58,15 @@ class Job:
         self.run = run
         overrides = [f"paths.shards='{shards}'", f"paths.run='{run}'", f"train.epochs={EPOCHS}", f"train.batch_size={BATCH // 2}"]
         overrides += [f"train.backend='{backend}'", "train.threads=1", "train.saving.every_steps=1", "train.saving.keep=50"]
+        overrides += ["train.saving.curve=false"]
         overrides += [f"train.watchdog.silent_seconds={SILENT}", *settings]
         options = [part for override in overrides for part in ("--set", override)]
         launcher = [str(beside_python("mpirun")), "--oversubscribe", "--bind-to", "none", "-n", "2"]
         own = shards.parent / f"mpi-{time.monotonic_ns()}"  # what a killed mpirun leaves behind
         own.mkdir(parents=True, exist_ok=True)
         self.process = subprocess.Popen(
-            [*launcher, sys.executable, "-m", "hpc_galaxy", "train", *options],
-            env=mpi_environ({"TMPDIR": str(own)}),
+            [*launcher, python(), "-m", "hpc_galaxy", "train", *options],
+            env=mpi_environ({"TMPDIR": str(own)}) | preforked(),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
@@ -73,7 +76,7 @@ class Job:
 
     def wait_for_step(self, steps: int) -> None:
         """Wait until a checkpoint of so many steps is there: the job is in the middle of its work."""
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + patience(60)
         while not checkpoint_path(self.run, steps).exists():
             assert self.process.poll() is None, self.process.communicate()[0]
             assert time.monotonic() < deadline, "no checkpoint after 60 s"
@@ -83,14 +86,14 @@ class Job:
         """Return the process of a rank."""
         for child in psutil.Process(self.process.pid).children(recursive=True):
             if child.environ().get("OMPI_COMM_WORLD_RANK") == str(number) and "hpc_galaxy" in child.cmdline():
-                return child
+                return behind(child)
         raise AssertionError(f"no rank {number}")
 
     def end(self) -> tuple[int, str, float]:
         """Wait for the end; return exit code, everything said, and how long it took."""
         start = time.monotonic()
         try:
-            said, _ = self.process.communicate(timeout=60)
+            said, _ = self.process.communicate(timeout=patience(60))
         except subprocess.TimeoutExpired:
             for process in [*psutil.Process(self.process.pid).children(recursive=True), self.process]:
                 process.kill()
@@ -212,7 +215,7 @@ def test_a_damaged_newest_checkpoint_costs_one_interval(shards: Path, undisturbe
 
 
 def test_a_shard_that_is_missing_or_vanishes(shards: Path, tmp_path: Path) -> None:
-    sample_shards.make_shards(tmp_path / "shards", train=600, valid=40, test=0)
+    sample_shards.make_shards(tmp_path / "shards", train=600, valid=40, test=0, size=32)
     (tmp_path / "shards" / "xtrain_000001.npy").rename(tmp_path / "aside.npy")
     job = Job(tmp_path / "shards", tmp_path / "run", "mpi")
     code, said, seconds = job.end()

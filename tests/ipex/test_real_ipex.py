@@ -51,7 +51,7 @@ class Student:
     def new(cls, name: str, extended: bool) -> Student:
         torch.manual_seed(1)
         model = GalaxyCNN()
-        optimizer = make_optimizer(Optimizer(name=name), model)
+        optimizer = make_optimizer(Optimizer(name=name), model, fused_later=True)
         return cls(*optimise(model.train(), optimizer)) if extended else cls(model, optimizer)
 
     def learn(self, steps: range, precision: str = "float32") -> list[float]:
@@ -158,7 +158,7 @@ def test_checkpoints_go_both_ways(plain: Plain) -> None:
 def test_the_baseline_survives_it() -> None:
     model = MajorityClass()
     model.learn(torch.tensor([10, 30]))
-    found, optimizer, sentence = optimise(model.train(), make_optimizer(Optimizer(), model))
+    found, optimizer, sentence = optimise(model.train(), make_optimizer(Optimizer(), model, fused_later=True))
     found(torch.zeros(4, 6, 64, 64)).sum().backward()
     optimizer.step()
     assert not sentence.startswith("plain") and found(torch.zeros(1, 6, 64, 64)).exp()[0].tolist() == pytest.approx([0.25, 0.75])

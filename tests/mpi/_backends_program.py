@@ -10,6 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
+from functools import cache
 
 import numpy as np
 import torch
@@ -89,24 +90,32 @@ def train(model: torch.nn.Module, parallel: DataParallel, world: World, optimize
     return local
 
 
+@cache
+def learn_alone(optimizer: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the weights before and after all steps of one process."""
+    model = make_model(1, False)
+    start = flat(model.parameters()).clone()
+    train(model, Serial(), World(), optimizer, False)
+    return start, flat(model.parameters())
+
+
 def compare(name: str, world: World, channels_last: bool, accumulate: bool, optimizer: str) -> dict[str, object]:
-    """Train once with a backend and once by oneself."""
-    parallel, alone = choose_backend(CASES[name], world, torch.device("cpu")), Serial()
+    """Train with a backend, and compare with what one process learns."""
+    parallel = choose_backend(CASES[name], world, torch.device("cpu"))
     # Every rank would begin with weights of its own, if nobody shared those of rank 0.
-    model, expected = make_model(1 + world.rank, channels_last), make_model(1, False)
-    start = flat(expected.parameters())
+    model = make_model(1 + world.rank, channels_last)
     local = train(model, parallel, world, optimizer, accumulate)
     layout = all(parameter.grad.stride() == parameter.stride() for parameter in model.parameters())
     if parallel.name != "horovod":  # which cannot be started with settings twice
         parallel.close()
-    train(expected, alone, World(), optimizer, False)
+    start, expected = learn_alone(optimizer)
     weights = flat(model.parameters())
     return {
         "case": name,
         "options": [channels_last, accumulate, optimizer],
         "description": parallel.description,
-        "difference": (weights - flat(expected.parameters())).abs().max().item(),
-        "moved": (flat(expected.parameters()) - start).abs().max().item(),
+        "difference": (weights - expected).abs().max().item(),
+        "moved": (expected - start).abs().max().item(),
         "agree": len(set(world.allgather(weights.numpy().tobytes()))) == 1,
         "local": local,
         "layout": layout,
@@ -117,7 +126,7 @@ def talk(world: World) -> dict[str, object]:
     """Use everything by which training's ranks talk."""
     total = np.arange(3.0) + world.rank
     world.sum_in_place(total)
-    world.barrier()
+    world.meet()
     try:
         refused = bool(world.exchange([total] * world.size).size)
     except LaunchError as error:
@@ -133,6 +142,14 @@ def talk(world: World) -> dict[str, object]:
     }
 
 
+def options_of(name: str) -> list[tuple[bool, bool, str]]:
+    """Channels last, micro-batches, optimizer: all combinations for a backend, both or neither for its variants."""
+    # Adam divides a gradient by its own size: what is left of the tiniest ones in 16 bits it would make as large as the others.
+    last = "sgd" if name.endswith("16") else "adam"
+    mixed = [] if " " in name else [(True, False, last), (False, True, last)]
+    return [(False, False, "sgd"), (True, True, last if mixed == [] else "sgd"), *mixed]
+
+
 def main(*cases: str) -> None:
     """Do what the command says."""
     world = join_torchrun(os.environ) if launched_by_torchrun(os.environ) else detect()
@@ -141,13 +158,11 @@ def main(*cases: str) -> None:
         if cases == ("fail",):
             if world.rank == 1:
                 raise InputError("a.npy", "is short", "make it again")
-            world.barrier()
+            world.meet()
         if world.launcher == "torchrun":
             world.say(json.dumps(talk(world)))
         for name in cases:
-            # Adam divides a gradient by its own size: what is left of the tiniest ones in 16 bits it would make as large as the others.
-            last = "sgd" if name.endswith("16") else "adam"
-            for options in ((False, False, "sgd"), (True, True, "sgd"), (True, False, last), (False, True, last)):
+            for options in options_of(name):
                 world.say(json.dumps(compare(name, world, *options)))
         if "horovod" in cases:
             choose_backend(CASES["horovod"], world, torch.device("cpu")).close()

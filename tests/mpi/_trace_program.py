@@ -1,6 +1,7 @@
 """Train under a trace with something wrong: ``_trace_program.py ROOT CAUSE...``, into ROOT/CAUSE, one after the other.
 
-``killed`` kills rank 1 in its sixth step; ``clock`` trains nothing, but says what is measured of a clock of rank 1's that is 5 s ahead.
+``disk`` has rank 1's reads take $SLOW_READ more seconds. ``killed`` kills rank 1 in its sixth step;
+``clock`` trains nothing, but says what is measured of a clock of rank 1's that is 5 s ahead.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ def say_offset(world: World) -> None:
 def plant(cause: str, world: World) -> list[str]:
     """Let something be wrong; return what has to be configured for it."""
     if cause == "disk":
-        on_rank_1(world, SplitReader, "stamps", lambda: time.sleep(SECONDS))
+        on_rank_1(world, SplitReader, "stamps", lambda: time.sleep(float(os.environ["SLOW_READ"])))
     elif cause == "rank":
         on_rank_1(world, GalaxyCNN, "forward", compute)
     elif cause == "killed":

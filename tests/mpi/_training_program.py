@@ -1,6 +1,7 @@
-"""Train in one job, and then score: ``_training_program.py ROOT STOP_AFTER [OVERRIDE...]``.
+"""Train once with each backend, in one job: ``_training_program.py ROOT RUN STOP_AFTER BACKEND[,BACKEND...] [OVERRIDE...]``.
 
-With STOP_AFTER > 0 rank 1 sends itself USR1 after so many steps. The run ROOT/run, made by one process, is scored into ROOT/report-RANKS.
+Into ROOT/RUN/BACKEND. With STOP_AFTER > 0 the last rank sends itself USR1 in so many steps of each training, counted over all its
+networks. ``_training_program.py ROOT report`` scores the run ROOT/run, made by one process, into ROOT/report-RANKS.
 At the very end it says which of gloo's threads still run.
 """
 
@@ -13,6 +14,7 @@ import sys
 from pathlib import Path
 
 from hpc_galaxy.config import load_config
+from hpc_galaxy.errors import PreemptedError
 from hpc_galaxy.training.torchrun import join_torchrun, launched_by_torchrun
 from hpc_galaxy.training.train import train
 from hpc_galaxy.world import World, detect, guard
@@ -24,31 +26,53 @@ def say_threads() -> None:
     print("threads of gloo's:", sorted(name for name in names if "gloo" in name))
 
 
-def stop_after(steps: int, world: World) -> None:
-    """Let the last rank have a signal in the middle of a step."""
-    from hpc_galaxy.training.loop import Trainer
+class Stop:
+    """Lets the last rank have a signal in the middle of a step."""
 
-    average = Trainer.step
+    def __init__(self, after: int, world: World) -> None:
+        from hpc_galaxy.training.loop import Trainer
 
-    def step(trainer: Trainer, batch: object, state: object) -> None:
-        if state.steps == steps - 1 and world.rank == world.size - 1:
-            os.kill(os.getpid(), signal.SIGUSR1)
-        average(trainer, batch, state)
+        self.after, self.steps, average = after, 0, Trainer.step
 
-    Trainer.step = step
+        def step(trainer: Trainer, batch: object, state: object) -> None:
+            self.steps += 1
+            if self.steps == self.after and world.rank == world.size - 1:
+                os.kill(os.getpid(), signal.SIGUSR1)
+            average(trainer, batch, state)
+
+        Trainer.step = step
 
 
-def main(root: Path, stop: int, *overrides: str) -> None:
-    """Train with the overrides on top of ROOT/config.toml; score."""
+def score(root: Path, world: World) -> None:
+    """Score ROOT/run."""
+    from hpc_galaxy.realism.report import report
+
+    report(load_config(root / "config.toml", [f'paths.report="{root}/report-{world.size}"']), world, False)
+
+
+def train_all(root: Path, run: str, stop: Stop, backends: list[str], overrides: tuple[str, ...], world: World) -> None:
+    """Train with one backend after another; in the end, fail as the last one that was stopped."""
+    stopped = None
+    for backend in backends:
+        stop.steps = 0
+        where = [f"train.backend='{backend}'", f"paths.run='{root}/{run}/{backend}'"]
+        try:
+            train(load_config(root / "config.toml", [*where, *overrides]), world, False)
+        except PreemptedError as error:
+            stopped = error
+    if stopped is not None:
+        raise stopped
+
+
+def main(root: Path, what: str, stop: str = "0", backends: str = "", *overrides: str) -> None:
+    """Do what the command says."""
     world = join_torchrun(os.environ) if launched_by_torchrun(os.environ) else detect()
     with guard(world):
-        if stop:
-            stop_after(stop, world)
-        train(load_config(root / "config.toml", overrides), world, False)
-        from hpc_galaxy.realism.report import report
-
-        report(load_config(root / "config.toml", [f'paths.report="{root}/report-{world.size}"']), world, False)
+        if what == "report":
+            score(root, world)
+        else:
+            train_all(root, what, Stop(int(stop), world), backends.split(","), overrides, world)
 
 
 atexit.register(say_threads)  # the first to be registered is the last to be called
-main(Path(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:])
+main(Path(sys.argv[1]), *sys.argv[2:])

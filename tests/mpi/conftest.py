@@ -7,9 +7,9 @@ from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
-from helpers import SMALL_SURVEY
+from helpers import SMALL_SURVEY, made_once
 
-STAGES = ("survey", "inject", "extract", "split")
+STAGES = ("survey", "inject", "extract", "split", "shuffled")
 
 
 @pytest.fixture(scope="session")
@@ -28,6 +28,4 @@ def run_stages(mpirun: Callable[..., CompletedProcess[str]]) -> Callable[[Path, 
 @pytest.fixture(scope="session")
 def one_rank(run_stages: Callable[[Path, int], None], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Everything up to the shards, made by one rank."""
-    root = tmp_path_factory.mktemp("one_rank")
-    run_stages(root, 1)
-    return root
+    return made_once(tmp_path_factory, "one_rank", lambda root: run_stages(root, 1))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,10 +11,11 @@ from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
-from helpers import mpi_environ, run_group
+from helpers import run_python
+from patience import patience
 
 PROGRAM = str(Path(__file__).parent / "_backends_program.py")
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", PROGRAM]
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", PROGRAM]
 OURS = ("mpi", "ddp", "ddp many buckets", "ddp fp16", "ddp bf16")
 HOROVOD = ("horovod tensors", "horovod", "horovod fp16", "horovod tensors fp16")
 # What may come between the weights, as a share of the furthest that one of them has moved. Sums in another order round by 2^-24 each,
@@ -43,7 +43,7 @@ def results(mpirun: Callable[..., CompletedProcess[str]]) -> Results:
 
 
 def assert_learned(rows: list[dict[str, Any]]) -> None:
-    assert len(rows) == 4
+    assert len(rows) == (2 if " " in rows[0]["case"] else 4)
     for row in rows:
         _, accumulate, optimizer = row["options"]
         precision = row["case"].rpartition(" ")[2]
@@ -73,7 +73,7 @@ def test_horovod_learns_what_one_learns(case: str, results: Results, require: Ca
 
 def test_ranks_meet_under_torchrun() -> None:
     """Without MPI: they talk, and learn what one learns."""
-    found, *rows = read(run_group([*TORCHRUN, "ddp", "ddp bf16"], timeout=120, env=mpi_environ()))
+    found, *rows = read(run_python([*TORCHRUN, "ddp", "ddp bf16"], timeout=120))
     assert found == {
         "launcher": "torchrun",
         "place": [[0, 2, 0, 2], [1, 2, 1, 2]],
@@ -89,13 +89,13 @@ def test_ranks_meet_under_torchrun() -> None:
 
 def test_a_rank_that_fails_ends_the_job_under_torchrun() -> None:
     start = time.monotonic()
-    done = run_group([*TORCHRUN, "fail"], timeout=60, env=mpi_environ())
+    done = run_python([*TORCHRUN, "fail"], timeout=60)
     assert done.returncode != 0
     assert "hpc-galaxy: error: a.npy: is short; make it again" in done.stderr
-    assert time.monotonic() - start < 40
+    assert time.monotonic() - start < patience(40)
 
 
 def test_backends_that_need_mpi_are_refused_under_torchrun() -> None:
-    done = run_group([*TORCHRUN, "mpi"], timeout=60, env=mpi_environ())
+    done = run_python([*TORCHRUN, "mpi"], timeout=60)
     assert done.returncode != 0
     assert "train.backend: 'mpi' under torchrun, expected 'ddp'; start with mpirun or srun, or set it to 'ddp'" in done.stderr

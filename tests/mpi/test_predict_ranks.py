@@ -24,7 +24,7 @@ for out in sys.argv[3:]:
 
 def test_one_and_three_ranks_write_the_same_bytes(mpirun: Callable[..., CompletedProcess[str]], tmp_path: Path) -> None:
     # Five blocks of at most 64, so that each of three ranks has some.
-    sample_shards.make_shards(tmp_path / "shards", train=80, valid=30, test=100)
+    sample_shards.make_shards(tmp_path / "shards", train=80, valid=30, test=100, size=32)
     train(sample_shards.make_config(tmp_path, "train.epochs=1"), World(), False)
     for ranks in (1, 3):
         tables = [str(tmp_path / f"scores-{ranks}.{ending}") for ending in ENDINGS]

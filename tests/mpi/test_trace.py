@@ -11,6 +11,7 @@ from subprocess import CompletedProcess
 
 import pytest
 import sample_shards
+from patience import patience
 
 from hpc_galaxy.tracing.chrome import THREADS
 from hpc_galaxy.tracing.merge import merge
@@ -32,7 +33,7 @@ CAUSES = {
 
 def configure(root: Path) -> None:
     """Write some shards and a configuration."""
-    sample_shards.make_shards(root / "shards", train=32, valid=8, test=0)
+    sample_shards.make_shards(root / "shards", train=32, valid=8, test=0, size=32)
     sample_shards.make_config(root, "train.batch_size=4", "train.epochs=2", "train.backend='mpi'", "train.threads=1").save(
         root / "config.toml"
     )
@@ -43,7 +44,7 @@ def root(tmp_path_factory: pytest.TempPathFactory, mpirun: Mpirun) -> Path:
     """Four trainings of two ranks, each with something wrong."""
     root = tmp_path_factory.mktemp("traces")
     configure(root)
-    done = mpirun(2, [PROGRAM, str(root), *CAUSES])
+    done = mpirun(2, [PROGRAM, str(root), *CAUSES], env={"SLOW_READ": str(patience(0.25))})
     assert done.returncode == 0, done.stderr
     return root
 

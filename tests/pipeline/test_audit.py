@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
-from helpers import mpi_environ, run_group, run_ranks
+from helpers import run_python, run_ranks
 
 from hpc_galaxy.bricks.survey import make_survey
 from hpc_galaxy.config import Config, load_config
@@ -75,7 +74,7 @@ def faithful(tmp_path_factory: pytest.TempPathFactory) -> Config:
 
 
 def command(*arguments: str) -> CompletedProcess[str]:
-    return run_group([sys.executable, "-m", "hpc_galaxy", *arguments], timeout=300, env=mpi_environ())
+    return run_python(["-m", "hpc_galaxy", *arguments], timeout=300)
 
 
 def test_a_faithful_injection_passes_from_any_number_of_ranks(faithful: Config) -> None:

@@ -14,11 +14,16 @@ from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
-from helpers import mpi_environ, run_group
+from helpers import mpi_environ, run_group, run_python
+from report_checker import problems
 
 from hpc_galaxy.demo import demo as run_demo
+from hpc_galaxy.realism.html.references import REFERENCES
 
-# Deep and bright, so that a small network learns from few stamps; with this seed a third of the bricks are there to test it.
+CITES = {key: paper.short for key, paper in REFERENCES.items()}
+
+# Deep and bright, so that a small network learns from few stamps, and these small, so that it is soon done; with this seed a third of the
+# bricks are there to test it.
 SETTINGS = """
 seed = 12
 [survey]
@@ -28,30 +33,34 @@ galaxies_per_arcmin2 = 20.0
 depth = {g = 26.5, r = 26.0, z = 25.0}
 [injection]
 per_brick = 90
+[extract]
+size = 32
 [split]
 train = 0.6
 valid = 0.15
 test = 0.25
 [train]
-epochs = 5
+epochs = 3
 batch_size = 16
 [train.schedule]
 warmup = 1.0
 [realism]
 percentiles = [90, 10]
 pairs = 2
+occlusion_galaxies = 2
 """
 
 
 def command(*arguments: str) -> CompletedProcess[str]:
-    return run_group([sys.executable, "-m", "hpc_galaxy", *arguments], timeout=600, env=mpi_environ())
+    return run_python(["-m", "hpc_galaxy", *arguments], timeout=600)
 
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     out = tmp_path_factory.mktemp("demo")
     (out / "demo.toml").write_text(SETTINGS)
-    done = command("demo", str(out))
+    # As a user does it: ranks that are started by a demo that is.
+    done = run_group([sys.executable, "-m", "hpc_galaxy", "demo", str(out)], timeout=600, env=mpi_environ())
     assert done.returncode == 0, done.stdout + done.stderr
     return out, done.stdout
 
@@ -82,11 +91,13 @@ def test_outputs_are_all_there_and_sound(demo: tuple[Path, str]) -> None:
     assert 0 <= report["auc"] <= 1
     for name in ("report/roc.png", "report/mosaic_p90.png", "report/mosaic_p10.png", "run/learning_curve.png"):
         assert (out / name).read_bytes().startswith(b"\x89PNG")
-        assert str(out / name) in text
+    for page in (out / "report/report.html", out / "control/report/report.html"):
+        assert str(page) in text
+        assert page.read_text().count("data:image/png;base64,") >= 10
     assert {path.name[:5] for path in (out / "run" / "checkpoints").iterdir()} == {"step_"}
     assert (out / "run" / "weights.safetensors").exists()
     assert list((out / "run" / "tensorboard").iterdir())
-    assert tomllib.loads((out / "run" / "config.toml").read_text())["train"]["epochs"] == 5
+    assert tomllib.loads((out / "run" / "config.toml").read_text())["train"]["epochs"] == 3
     assert command("check", str(out)).returncode == 0
 
 
@@ -108,13 +119,34 @@ def test_the_audit_finds_a_shift_of_one_pixel_by_its_centroids(demo: tuple[Path,
     assert command("audit", str(out / "control" / "shards")).returncode == 1
 
 
+def test_a_control_is_run_and_put_into_the_report(demo: tuple[Path, str]) -> None:
+    out, _ = demo
+    settings = ["-c", str(out / "demo.toml"), "--set", "train.epochs=2"]
+    done = command("controls", *settings, "--only", "real-real")
+    assert done.returncode == 0, done.stdout + done.stderr
+    content = json.loads((out / "report" / "report.json").read_text())
+    (arm,) = content["controls"]["arms"]
+    assert arm["name"] == "real-real" and arm["as_expected"] == (arm["p_value"] > 0.05 / arm["tries"])
+    assert f"controls: real-real: AUC {arm['auc']:.3f}" in done.stdout
+    assert json.loads((out / "controls/real-real/shards/manifest.json").read_text())["report"]["control"] == "real_real"
+    page = (out / "report" / "report.html").read_text()
+    assert problems(content, page, CITES) == [] and "Negative controls." in page
+    # What is done is not done again.
+    before = (out / "controls/real-real/report/report.json").stat().st_mtime_ns
+    assert command("controls", *settings, "--only", "real-real").returncode == 0
+    assert (out / "controls/real-real/report/report.json").stat().st_mtime_ns == before
+
+
 def test_a_second_run_finds_everything_done(
-    demo: tuple[Path, str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    demo: tuple[Path, str], monkeypatch: pytest.MonkeyPatch, preforked_ranks: None, capfd: pytest.CaptureFixture[str]
 ) -> None:
     out, _ = demo
     kept = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.suffix in {".h5", ".npy", ".fz", ".pt", ".safetensors"}}
-    # Each start takes seconds: one rank, where the first run had two, and of the control just the beginning.
-    monkeypatch.setattr("hpc_galaxy.demo.CONTROL_STAGES", ("inject", "extract"))
+    # One rank, where the first run had two; without the control, which is the same stages in other directories.
+    # The report alone is made anew, here a short one.
+    with (out / "demo.toml").open("a") as file:
+        file.write("explain = false\nbaselines = false\n")
+    monkeypatch.setattr("hpc_galaxy.demo.run_control", lambda config, ranks: None)
     run_demo(out, 1)
     said = capfd.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in kept} == kept

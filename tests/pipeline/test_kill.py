@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import random
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
+from helpers import run_python
 from killing import claimed, kill_all, run_undisturbed, start, wait_for_claim
+from patience import patience
+from preforked import behind
 
 from hpc_galaxy.bricks.survey import make_survey
 from hpc_galaxy.config import load_config
@@ -42,7 +43,7 @@ def content(out: Path) -> dict[Path, bytes]:
 
 def wait_for_files(out: Path, number: int) -> None:
     """Wait until so many files are there under their final names."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + patience(60)
     while sum(not path.name.startswith(".") for path in out.rglob("*.h5")) < number:
         assert time.monotonic() < deadline
         time.sleep(0.001)
@@ -81,7 +82,7 @@ def test_a_killed_job_leaves_whole_files_or_none(config: Path, tmp_path: Path, c
     print(f"whole files found after each kill: {found}")
     assert len({number for number in found if number < BRICKS}) > 3  # the kills did fall into the work
 
-    assert start("extract", config, out, 2).wait(120) == 0
+    assert start("extract", config, out, 2).wait(patience(120)) == 0
     assert content(out) == reference
     assert list(out.rglob(".partial*")) == []
     check([out], World())
@@ -92,12 +93,13 @@ def test_a_second_job_in_the_same_directory_refuses(config: Path, tmp_path: Path
     while not (tmp_path / "stage.json").exists():
         assert first.poll() is None
         time.sleep(0.01)
-    command = [sys.executable, "-m", "hpc_galaxy", "extract", "-c", str(config), "--set", f"paths.cutouts='{tmp_path}'"]
-    first.send_signal(signal.SIGSTOP)  # so that it is still there when the second comes
+    command = ["-m", "hpc_galaxy", "extract", "-c", str(config), "--set", f"paths.cutouts='{tmp_path}'"]
+    rank = behind(psutil.Process(first.pid))
+    rank.suspend()  # so that it is still there when the second comes
     try:
-        second = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        second = run_python(command, timeout=60)
     finally:
-        first.send_signal(signal.SIGCONT)
+        rank.resume()
     assert second.returncode == 1
-    assert f"another job is writing here (process {first.pid} on " in second.stderr
-    assert first.wait(120) == 0
+    assert f"another job is writing here (process {rank.pid} on " in second.stderr
+    assert first.wait(patience(120)) == 0

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from killing import claimed, kill_all, run_undisturbed, start, wait_for_claim
+from patience import patience
 from sample_survey import make_sources, write_survey
 
 from hpc_galaxy.config import load_config
@@ -23,8 +24,8 @@ KILLED = (((1, 0), (2, 8), (1, 16)), 2), (((2, 4), (1, 12), (2, 20)), 1)
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """3,600 cutouts, a third of a gigabyte, and the configuration that splits them."""
-    root, rng, stamps = tmp_path_factory.mktemp("kill_split"), np.random.default_rng(1), StampFormat()
+    """3,600 cutouts, 200 MB, and the configuration that splits them."""
+    root, rng, stamps = tmp_path_factory.mktemp("kill_split"), np.random.default_rng(1), StampFormat(size=48)
     survey = {}
     for number in range(BRICKS):
         name = f"{number:04d}p060"
@@ -44,7 +45,7 @@ def content(out: Path) -> dict[str, bytes]:
 
 def wait_for_files(out: Path, number: int) -> None:
     """Wait until so many files are there under their final names."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + patience(60)
     while sum(path.name[0] != "." for path in out.glob("*.npy")) < number:
         assert time.monotonic() < deadline
         time.sleep(0.001)
@@ -70,7 +71,7 @@ def test_a_killed_split_continues_to_the_same_bytes(config: Path, tmp_path: Path
             left = {name: data for name, data in content(out).items() if name.endswith(".npy")}
             assert all(reference[name] == data for name, data in left.items())  # under its final name a file is whole
             found.append(len(left))
-        assert start("split", config, out, finally_on).wait(120) == 0
+        assert start("split", config, out, finally_on).wait(patience(120)) == 0
         assert content(out) == reference
         assert list(out.glob(".partial*")) == []
         check([out], World())

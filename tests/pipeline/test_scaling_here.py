@@ -16,6 +16,8 @@ from hpc_galaxy.config import load_config
 from hpc_galaxy.errors import LaunchError, StageError, StaleOutputError
 from hpc_galaxy.world import World
 
+pytestmark = pytest.mark.usefixtures("preforked_ranks")
+
 
 def test_a_study_here_does_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     asked = parse_asked("extract", "strong,weak", "1,2", ranks_per_node=1, repeats=1, steps=1, bricks=1)

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import helpers
 import pytest
+from patience import LOOK_SECONDS, patience
 from queueing import shards, undisturbed
 
 __all__ = ["shards", "slurm", "undisturbed"]
@@ -51,6 +52,7 @@ MailProg=/bin/true
 MpiDefault=none
 SlurmdTimeout=10
 KillWait=5
+MinJobAge=86400
 JobRequeue=1
 ReturnToService=2
 {nodes}
@@ -81,12 +83,12 @@ class Slurm:
         file.write_text(f"#!/bin/bash\n{script}\n")
         submitted = self.run("sbatch", "--parsable", f"--output={output}", *options, str(file))
         assert submitted.returncode == 0, submitted.stderr
-        job, end = submitted.stdout.strip(), time.monotonic() + timeout
+        job, end = submitted.stdout.strip(), time.monotonic() + patience(timeout)
         while (state := self._state(job)) not in FINAL_STATES:
             if time.monotonic() > end:
                 self.run("scancel", job)
                 pytest.fail(f"job {job} is {state} after {timeout:g} s:\n{_tail(output)}", pytrace=False)
-            time.sleep(0.1)
+            time.sleep(LOOK_SECONDS)
         return state, output.read_text()
 
     def start_node(self, name: str) -> None:
@@ -168,10 +170,10 @@ def _start(name: str, command: Sequence[str], cluster: Slurm) -> subprocess.Pope
 def _stop(process: subprocess.Popen[bytes]) -> None:
     process.terminate()
     try:
-        process.wait(10)
+        process.wait(patience(10))
     except subprocess.TimeoutExpired:
         process.kill()
-        process.wait(10)
+        process.wait(patience(10))
 
 
 def _idle_nodes(cluster: Slurm) -> int:
@@ -180,12 +182,12 @@ def _idle_nodes(cluster: Slurm) -> int:
 
 
 def _wait(ready: Callable[[], bool], cluster: Slurm, complaint: str) -> None:
-    end = time.monotonic() + START_SECONDS
+    end = time.monotonic() + patience(START_SECONDS)
     while not ready():
         if time.monotonic() > end:
             logs = "\n".join(f"--- {log.name}\n{_tail(log)}" for log in sorted(cluster.root.glob("*.log")))
             pytest.fail(f"{complaint} within {START_SECONDS} s\n{logs}", pytrace=False)
-        time.sleep(0.1)
+        time.sleep(LOOK_SECONDS)
 
 
 def _tail(path: Path) -> str:

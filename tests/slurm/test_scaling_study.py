@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import tomli_w
+from patience import LOOK_SECONDS, patience
 
 HPC_GALAXY = str(Path(sys.executable).parent / "hpc-galaxy")
 NODES = (1, 2)
@@ -21,10 +22,10 @@ def submit(slurm: Any, study: Path, *more: str) -> str:
     """Submit, wait until nothing is left, and return what the command said."""
     done = slurm.run(HPC_GALAXY, "bench", "scaling", str(study), "-c", str(study.parent / "run.toml"), *OPTIONS, *more)
     assert done.returncode == 0, done.stderr
-    end = time.monotonic() + 240
+    end = time.monotonic() + patience(240)
     while slurm.run("squeue", "--noheader").stdout.strip():
         assert time.monotonic() < end, slurm.run("squeue").stdout
-        time.sleep(0.2)
+        time.sleep(LOOK_SECONDS)
     return done.stdout
 
 

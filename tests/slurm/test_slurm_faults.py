@@ -43,10 +43,13 @@ def lose_node_of(slurm: Any, victim: psutil.Process, node: str) -> None:
 def test_a_node_that_is_lost_costs_less_than_a_checkpoint(slurm: Any, shards: Path, undisturbed: bytes, tmp_path: Path) -> None:
     training = Training.make(slurm, tmp_path / "lost", shards)
     training.pace(PACE)
-    job = training.submit()
-    training.wait_for_steps(20)
+    job = training.begin(20)
     # The second node; the batch script runs on the first.
     nodes = slurm.run("scontrol", "show", "hostnames", training.show(job, "NodeList")).stdout.split()
+    every = slurm.run("sinfo", "--noheader", "--Node", "--format=%N").stdout.split()
+    others = f"NodeName={','.join(sorted({*every} - {*nodes}))}"
+    # So that the job waits until it has been looked at: when a node is lost it may start again at once.
+    slurm.run("scontrol", "update", others, "State=DRAIN", "Reason=test")
     lose_node_of(slurm, rank(training, 1), nodes[1])
     try:
         lost_at = time.monotonic()
@@ -55,6 +58,7 @@ def test_a_node_that_is_lost_costs_less_than_a_checkpoint(slurm: Any, shards: Pa
         assert 0 <= training.begun() - training.saved() <= INTERVAL
         assert "PENDING" in training.status()
         training.require_free()
+        slurm.run("scontrol", "update", others, "State=RESUME")
         training.start_again(job, nodes=3)
         training.wait_for_steps(1)
         training.pace(0)
@@ -63,6 +67,7 @@ def test_a_node_that_is_lost_costs_less_than_a_checkpoint(slurm: Any, shards: Pa
         assert training.show(job, "Restarts") == "1" and "training: continuing from epoch" in training.log()
         assert training.tensors() == undisturbed
     finally:
+        slurm.run("scontrol", "update", others, "State=RESUME")
         slurm.start_node(nodes[1])
 
 
@@ -71,8 +76,7 @@ def test_one_fault_after_another_and_the_same_weights(slurm: Any, shards: Path, 
     training.pace(PACE)
 
     # Warned, queued again, and cancelled while it waits: nothing is lost.
-    job = training.submit()
-    training.wait_for_steps(10)
+    job = training.begin(10)
     slurm.run("scancel", "--signal=USR1", "--batch", job)
     wait_until(lambda: training.show(job, "JobState") == "PENDING", 30, training.log)
     slurm.run("scancel", job)
@@ -113,7 +117,7 @@ def test_one_fault_after_another_and_the_same_weights(slurm: Any, shards: Path, 
     (training.root / "broken").unlink()
 
     training.pace(0)
-    job = training.submit()
+    job = training.begin(1)
     assert training.wait_for_end(job)[:2] == ("COMPLETED", "0:0"), training.log()
     assert training.tensors() == undisturbed
 
@@ -121,8 +125,7 @@ def test_one_fault_after_another_and_the_same_weights(slurm: Any, shards: Path, 
 def go_on(training: Training) -> str:
     """Submit the training again, and wait until it has gone on from where it was."""
     before = training.saved()
-    job = training.submit()
-    training.wait_for_steps(5)
+    job = training.begin(5)
     assert before and "training: continuing from epoch" in (training.root / "jobs" / f"hpc-galaxy-train-{job}.log").read_text()
     return job
 

@@ -43,6 +43,16 @@ def test_bootstrap_is_the_plain_one(digits: int) -> None:
     assert bootstrap_auc(labels, scores, groups, 60, 5) == pytest.approx(plain_bootstrap(labels, scores, groups, 60, 5), abs=1e-12)
 
 
+def test_of_several_networks_the_mean_is_resampled() -> None:
+    labels, scores, groups = example(300, 7, 2, 8)
+    both = np.stack([scores, example(300, 7, 2, 0)[1]])
+    names, rng, values = np.unique(groups), np.random.default_rng(5), []
+    for _ in range(40):
+        chosen = np.concatenate([np.flatnonzero(groups == name) for name in names[rng.integers(len(names), size=len(names))]])
+        values.append(np.mean([plain_auc(labels[chosen], row[chosen]) for row in both]))
+    assert bootstrap_auc(labels, both, groups, 40, 5) == pytest.approx(np.quantile(values, (0.025, 0.975)), abs=1e-12)
+
+
 def test_folds_are_compared_within_themselves() -> None:
     labels, scores, groups = example(600, 12, 3, 1)
     folds = groups % 3

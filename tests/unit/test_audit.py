@@ -11,6 +11,9 @@ import pytest
 from sample_audit import Toy, write_spoilt
 
 from hpc_galaxy.errors import FormatError, InputError, StageError
+from hpc_galaxy.realism.clustered import ClusteredAuc
+from hpc_galaxy.realism.gate import find_leaks, read_checks
+from hpc_galaxy.realism.verdict import ALIKE, REFUSED, TOLD_APART, judge
 from hpc_galaxy.shards.rounding import round_mantissas
 from hpc_galaxy.shards.schema import LABELS
 from hpc_galaxy.splits.audit import examples as examples_module
@@ -125,10 +128,25 @@ def unmatch(toy: Toy) -> None:
     toy.report["matching"] = {"columns": {}, "tabular_auc_after": {"auc": 0.6, "interval": [0.55, 0.65]}}
 
 
+def assert_no_verdict(directory: Path, check: str) -> None:
+    """Scores that would tell nothing apart, or everything, get no verdict on such shards, and the check is named."""
+    leaks = find_leaks(directory / NAME)
+    for scores, p_value in ((ClusteredAuc(0.5, 0.004, 0.004, 50), 0.5), (ClusteredAuc(0.9, 0.01, 0.01, 50), 1e-4)):
+        assert judge(scores, p_value, None, []).kind in (ALIKE, TOLD_APART)
+        verdict = judge(scores, p_value, None, leaks, "at all magnitudes")
+        assert verdict.kind == REFUSED and verdict.margin is None
+        assert verdict.sentence.startswith("no verdict: the audit failed: ") and check in verdict.sentence
+    assert check in {each["name"] for each in read_checks(directory / NAME) if each["result"] == "fail"}
+
+
 def test_faithful_shards_pass_every_check(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = run(tmp_path, seed=2)
     assert not_passed(found) == {}
     assert len(found) == 18
+    assert find_leaks(tmp_path / NAME) == []
+    assert [(check["name"], check["result"], check["found"]) for check in read_checks(tmp_path / NAME)] == [
+        (name, *rest) for name, rest in found.items()
+    ]
     text = capsys.readouterr().out
     for name, (_, numbers) in found.items():
         assert any(line.split()[0] == "pass" and name in line and numbers in line for line in text.splitlines()), name
@@ -158,12 +176,15 @@ def test_faithful_shards_pass_every_check(tmp_path: Path, capsys: pytest.Capture
     ],
     ids=lambda value: value.__name__ if callable(value) else "",
 )
-def test_a_planted_leak_fails_by_its_own_line(tmp_path: Path, spoil: Callable[[Toy], object], expected: str, number: str) -> None:
+def test_a_planted_leak_fails_by_its_own_line_and_blocks_the_verdict(
+    tmp_path: Path, spoil: Callable[[Toy], object], expected: str, number: str
+) -> None:
     found = run(tmp_path, spoil, seed=2)
     result, numbers = found[expected]
     assert result == "fail"
     assert number in numbers
     assert set(not_passed(found)) <= {expected, *ALSO.get(expected, ())}
+    assert_no_verdict(tmp_path, expected)
 
 
 def test_an_offset_of_one_pixel_fails_along_its_axis_alone(tmp_path: Path) -> None:
@@ -174,6 +195,7 @@ def test_an_offset_of_one_pixel_fails_along_its_axis_alone(tmp_path: Path) -> No
 
 def test_an_offset_is_found_down_to_a_tenth_of_a_pixel(tmp_path: Path) -> None:
     assert run(tmp_path, seed=2, offset=0.1)["centroid x"][0] == "fail"
+    assert_no_verdict(tmp_path, "centroid x")
 
 
 def warn_cases() -> dict[str, tuple[Callable[[Toy], object], str]]:
@@ -241,6 +263,7 @@ def test_more_than_a_few_repeated_stamps_fail_on_one_side_as_well(tmp_path: Path
 
     found = run(tmp_path, repeat, seed=2)
     assert not_passed(found) == {"duplicate pixels": "fail"}
+    assert_no_verdict(tmp_path, "duplicate pixels")
     assert "0 such in two splits" in found["duplicate pixels"][1]
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from helpers import beside_python
+from patience import patience
 
 from hpc_galaxy import __version__
 from hpc_galaxy.slurm.script import render
@@ -44,7 +45,7 @@ def test_hadolint_finds_nothing(recipe: Path) -> None:
     hadolint = beside_python("hadolint")
     if hadolint is None:
         pytest.skip("hadolint is not installed")
-    done = subprocess.run([hadolint, "--no-color", str(recipe)], capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run([hadolint, "--no-color", str(recipe)], capture_output=True, text=True, check=False, timeout=patience(60))
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
@@ -132,4 +133,4 @@ def test_a_site_names_the_container_that_every_rank_runs(tmp_path: Path) -> None
     shellcheck = shutil.which("shellcheck")
     if shellcheck is None:
         pytest.skip("shellcheck is not installed")
-    assert subprocess.run([shellcheck, "-"], input=script, text=True, check=False, timeout=60).returncode == 0
+    assert subprocess.run([shellcheck, "-"], input=script, text=True, check=False, timeout=patience(60)).returncode == 0

@@ -18,6 +18,7 @@ from typing import Any
 import fitsio
 import numpy as np
 import pytest
+from patience import patience
 
 from hpc_galaxy.bricks.images import read_plane, write_plane
 from hpc_galaxy.bricks.layout import coadd_path, tractor_path
@@ -207,7 +208,7 @@ def test_a_full_disk_is_one_line_a_brick_and_leaves_nothing(config: Config) -> N
 
     config.save(config.paths.survey.parent / "run.toml")
     command = [sys.executable, "-m", "hpc_galaxy", "extract", "-c", str(config.paths.survey.parent / "run.toml")]
-    full = subprocess.run(command, capture_output=True, text=True, preexec_fn=small_files, check=False, timeout=120)
+    full = subprocess.run(command, capture_output=True, text=True, preexec_fn=small_files, check=False, timeout=patience(120))
     assert full.returncode == 1
     assert "11 of 11 bricks failed" in full.stderr
     assert "Traceback" not in full.stderr
@@ -215,7 +216,7 @@ def test_a_full_disk_is_one_line_a_brick_and_leaves_nothing(config: Config) -> N
         assert Path(entry["file"]) == cutout_path(config.paths.cutouts, "real", entry["brick"])
         assert "cannot be written" in entry["error"]
     assert not [path for path in config.paths.cutouts.rglob("*") if path.suffix == ".h5"]
-    again = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    again = subprocess.run(command, capture_output=True, text=True, check=False, timeout=patience(120))
     assert again.returncode == 0, again.stderr
     assert len(outputs(config)) == 11
 

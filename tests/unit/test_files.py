@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from hpc_galaxy.errors import InputError, OutputError
-from hpc_galaxy.files import PathList, read_json, sha256, shown, uncollected, whole_file, write_json, write_text
+from hpc_galaxy.files import PathList, read_json, sha256, shown, whole_file, write_json, write_text
 
 
 @pytest.fixture
@@ -175,17 +175,3 @@ def test_reading_json_is_not_interrupted_by_the_collector(tmp_path: Path) -> Non
         gc.callbacks.pop()
     # One at the most, when it is over: a start and a stop.
     assert during <= 2 and len(seen) - during > 20
-
-
-def test_the_collector_is_left_as_it_was() -> None:
-    with pytest.raises(KeyError), uncollected(), uncollected():
-        assert not gc.isenabled()
-        raise KeyError
-    assert gc.isenabled()
-    gc.disable()
-    try:
-        with uncollected():
-            pass
-        assert not gc.isenabled()
-    finally:
-        gc.enable()

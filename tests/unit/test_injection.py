@@ -13,14 +13,17 @@ from hpc_galaxy.bricks.conditions import EFFECTIVE_GAIN, Conditions
 from hpc_galaxy.bricks.galaxies import GALAXY_DTYPE
 from hpc_galaxy.bricks.images import BANDS, read_plane
 from hpc_galaxy.bricks.layout import coadd_path, obiwan_path, read_table, tractor_path
+from hpc_galaxy.bricks.maskbits import read_maskbits
 from hpc_galaxy.bricks.simcat import read_injected
 from hpc_galaxy.bricks.survey import make_survey
 from hpc_galaxy.bricks.views import injected_views, list_bricks
 from hpc_galaxy.config import Config, Injection, load_config
 from hpc_galaxy.errors import InputError
-from hpc_galaxy.injection.add import add_galaxies
+from hpc_galaxy.injection.add import Drawing, add_galaxies
 from hpc_galaxy.injection.inject import inject, mark_masked
-from hpc_galaxy.injection.properties import collisions, draw_galaxies, templates
+from hpc_galaxy.injection.places import collisions
+from hpc_galaxy.injection.properties import draw_galaxies, templates
+from hpc_galaxy.injection.psf import catalog_psfs
 from hpc_galaxy.world import World
 
 CONDITIONS = Conditions(dict.fromkeys(BANDS, 1.2), dict.fromkeys(BANDS, 0.005), dict.fromkeys(BANDS, 0.9))
@@ -46,7 +49,8 @@ def galaxy(flux: float) -> np.ndarray:
 
 
 def add(planes: dict[str, np.ndarray], settings: Injection, key: int = 0) -> None:
-    add_galaxies(planes, galaxy(20.0), np.array([0]), CONDITIONS, settings, [key])
+    drawing = Drawing(settings, catalog_psfs(CONDITIONS, settings.defects))
+    add_galaxies(planes, galaxy(20.0), np.array([0]), drawing, [key])
 
 
 def planes() -> dict[str, np.ndarray]:
@@ -178,9 +182,9 @@ def test_fakes_have_the_mask_bits_of_their_pixel(tmp_path: Path) -> None:
     fitsio.write(str(path), bits, compress="HCOMPRESS", clobber=True)
     measured = np.zeros(3, CATALOG_DTYPE)
     measured["bx"], measured["by"] = [10, 10, 140], [49.4, 49.6, 99.7]
-    mark_masked(measured, tmp_path / "absent.fits.fz")
+    mark_masked(measured, read_maskbits(tmp_path / "absent.fits.fz"))
     assert not measured["maskbits"].any()
-    mark_masked(measured, path)
+    mark_masked(measured, read_maskbits(path))
     assert measured["maskbits"].tolist() == [0, 2112, 2112]
     assert measured["allmask_r"].tolist() == [0, 1, 1]
     assert not measured["allmask_z"].any()

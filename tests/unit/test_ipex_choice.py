@@ -11,6 +11,7 @@ from types import ModuleType
 
 import pytest
 import torch
+from patience import patience
 
 from hpc_galaxy.training import ipex
 from hpc_galaxy.training.ipex import optimise, status
@@ -156,5 +157,5 @@ def test_what_it_is_asked_for(machine: Machine, fuses: bool, how: str) -> None:
 
 def test_asking_needs_no_torch() -> None:
     code = "import sys; from hpc_galaxy.training.ipex import status; print(status()[0] in (True, False), 'torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=patience(30), check=True)
     assert done.stdout == "True False\n"

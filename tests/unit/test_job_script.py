@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from patience import patience
 
 from hpc_galaxy.slurm.script import Job, render
 from hpc_galaxy.slurm.site import load_site
@@ -62,7 +63,7 @@ class Script:
             )
 
     def wait_for(self, text: str) -> None:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + patience(20)
         while text not in self.log:
             assert time.monotonic() < deadline and self.process.poll() is None, self.log
             time.sleep(0.02)
@@ -74,7 +75,7 @@ class Script:
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait(10)
+            self.process.wait(patience(10))
 
     @property
     def log(self) -> str:

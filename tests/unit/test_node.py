@@ -8,8 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers import AllHere
 from hypothesis import given
 from hypothesis import strategies as st
+from patience import patience
 
 from hpc_galaxy.config import Train
 from hpc_galaxy.errors import ConfigError, LaunchError
@@ -96,7 +98,7 @@ def test_parts_never_overlap(ranks: int, union: set[int], asked: int) -> None:
         assert all(len(numbers) >= share.threads for numbers in share.numbers)
 
 
-class Node:
+class Node(AllHere):
     """A communicator between ranks of which only one is there: the others are like it."""
 
     def __init__(self, size: int) -> None:
@@ -204,5 +206,5 @@ def test_the_node_is_prepared_before_torch_is_imported() -> None:
     program = (
         "import sys, hpc_galaxy.training.node, hpc_galaxy.training.torchrun, hpc_galaxy.training.parallel; print('torch' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=patience(60))
     assert done.stdout == "False\n"

@@ -11,7 +11,8 @@ from hpc_galaxy.auc import bootstrap_auc
 from hpc_galaxy.config import Realism
 from hpc_galaxy.realism.plots import roc_curve
 from hpc_galaxy.realism.report import confusion_text, headline
-from hpc_galaxy.realism.statistics import confusion_table, summarise
+from hpc_galaxy.realism.statistics import call_fake, confusion_table, summarise
+from hpc_galaxy.training.scores import fake_probability
 
 SETTINGS = Realism(bootstrap=100, permutations=500)
 
@@ -45,7 +46,7 @@ def test_numbers_agree_with_scikit_learn() -> None:
 
 def test_confusion_by_hand() -> None:
     logits = np.array([[1.0, 0], [0, 1], [0, 1], [0, 1], [1, 0], [0.5, 0.5]])
-    table = confusion_table(np.array([0, 0, 1, 1, 1, 1]), logits)
+    table = confusion_table(np.array([0, 0, 1, 1, 1, 1]), call_fake(logits[None]))
     assert table == {"real": {"called real": 1, "called fake": 1}, "fake": {"called real": 2, "called fake": 2}}
     assert confusion_text(table).split() == ["called", "real", "called", "fake", "real", "1", "1", "fake", "2", "2"]
 
@@ -83,6 +84,47 @@ def test_too_little_for_an_interval() -> None:
     assert alone["auc"] is None and alone["auc_interval"] is None
     assert "AUC undefined" in headline(alone)
     assert alone["p_value"] is None and alone["verdict"]["kind"] == "undecided"
+
+
+def several(size: int, bricks: int, shift: float, networks: int, own: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """As `example`, logits of shape (networks, N, 2); what is `own` of a network scatters so much beside what all have in common."""
+    labels, logits, names = example(size, bricks, shift)
+    noise = np.random.default_rng(9).normal(0, own, (networks, size))
+    return labels, logits + noise[..., None] * [-0.5, 0.5], names
+
+
+def test_of_several_networks_the_auc_is_the_mean_and_the_rest_is_of_the_mean_probability() -> None:
+    labels, logits, bricks = several(600, 8, 0.6, 3, 0.7)
+    numbers = summarise(labels, logits, bricks, SETTINGS, 1)
+    alone = [roc_auc_score(labels, row[:, 1] - row[:, 0]) for row in logits]
+    assert [each["auc"] for each in numbers["networks"]] == pytest.approx(alone)
+    assert numbers["auc"] == pytest.approx(np.mean(alone))
+    assert numbers["networks_scatter"] == pytest.approx(np.std(alone, ddof=1))
+    mean = fake_probability(logits).mean(axis=0)
+    assert numbers["accuracy"] == np.mean((mean > 0.5) == labels)
+    assert sum(numbers["confusion"]["fake"].values()) == labels.sum()
+    assert numbers["confusion"]["fake"]["called fake"] == np.sum((mean > 0.5) & (labels == 1))
+    assert numbers["calibration"]["brier"] == pytest.approx(np.mean((mean - labels) ** 2))
+    low, high = numbers["auc_interval"]
+    assert low < numbers["auc"] < high and numbers["auc_bootstrap_interval"] == pytest.approx((low, high), abs=0.03)
+    assert f"mean of 3 networks), accuracy {numbers['accuracy']:.3f}" in headline(numbers)
+
+
+def test_the_same_network_twice_is_the_network() -> None:
+    labels, logits, bricks = example(300, 6, 0.4)
+    once, twice = (summarise(labels, np.stack([logits] * times), bricks, SETTINGS, 1) for times in (1, 2))
+    assert once == summarise(labels, logits, bricks, SETTINGS, 1)
+    assert once["networks_scatter"] is None and twice["networks_scatter"] == 0
+    different = {"networks", "networks_scatter"}
+    assert {key: value for key, value in twice.items() if key not in different} == {
+        key: value for key, value in once.items() if key not in different
+    }
+    # More networks that err on the same galaxies give no narrower interval; those that err on others do.
+    width = [high - low for low, high in (once["auc_interval"], twice["auc_interval"])]
+    labels, apart, bricks = several(300, 6, 0.4, 8, 2.0)
+    low, high = summarise(labels, apart, bricks, SETTINGS, 1)["auc_interval"]
+    alone = summarise(labels, apart[0], bricks, SETTINGS, 1)["auc_interval"]
+    assert width[0] == width[1] and high - low < 0.9 * (alone[1] - alone[0])
 
 
 def test_headline() -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from hpc_galaxy.realism.mosaic import colour_pictures, noise, scale_images, scale_invvar
 from hpc_galaxy.realism.pairs import choose_pairs, magnitude_at
+from hpc_galaxy.realism.pixels import pixel_scatter
 from hpc_galaxy.shards.schema import SOURCE_DTYPE, STAMP_SHAPE
 
 
@@ -74,3 +75,12 @@ def test_missing_pixels_are_black_and_the_scale_is_common() -> None:
     brighter[3, 28:36, 28:36, :3] = 5
     assert scale_images(brighter)[0].mean() < grey[0].mean(), "a bright galaxy changes the scale of every row"
     assert np.isfinite(scale_images(np.zeros_like(stamps))).all(), "a picture without any good pixel"
+
+
+def test_pixels_without_data_do_not_count_in_their_scatter() -> None:
+    images = np.random.default_rng(1).normal(5, [0.5, 2.0], (40, 16, 16, 2))
+    whole = pixel_scatter(images)
+    assert whole == pytest.approx([0.5, 2.0], rel=0.03)
+    images[:, :12] = 0
+    assert pixel_scatter(images) == pytest.approx(pixel_scatter(images[:, 12:])) and pixel_scatter(images) == pytest.approx(whole, rel=0.05)
+    assert pixel_scatter(np.zeros((2, 4, 4, 3))).tolist() == [1, 1, 1] and pixel_scatter(np.full((2, 4, 4, 1), 7.0)).tolist() == [1]

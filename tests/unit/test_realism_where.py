@@ -35,6 +35,16 @@ def test_fakes_that_differ_when_bright_are_told_apart_there_alone() -> None:
     assert 20.8 < found[0].high < 21.2
 
 
+def test_of_several_networks_a_bin_has_the_mean_of_their_auc() -> None:
+    labels, scores, bricks, magnitudes = galaxies(3)
+    both = np.stack([scores + labels, scores])
+    values = {"g (mag)": magnitudes}
+    mean = locate(labels, both, bricks, values, 99, 1)
+    alone = [locate(labels, row, bricks, values, 99, 1) for row in both]
+    assert [each.auc for each in mean] == pytest.approx([(one.auc + other.auc) / 2 for one, other in zip(*alone, strict=True)])
+    assert locate(labels, both[:1], bricks, values, 99, 1) == alone[0]
+
+
 def test_of_samples_that_are_alike_few_have_any_bin_told_apart() -> None:
     wrong = 0
     for seed in range(200):

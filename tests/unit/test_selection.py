@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from hpc_galaxy.bricks.catalog import catalog_dtype
+from hpc_galaxy.bricks.maskbits import MASKBITS
 from hpc_galaxy.config import Extract, load_config
-from hpc_galaxy.cutouts.selection import CUTS, MASKBITS, SELECTIONS, apply_cuts, cuts, needs, require_valid
+from hpc_galaxy.cutouts.selection import CUTS, SELECTIONS, apply_cuts, cuts, needs, require_valid
 from hpc_galaxy.errors import ConfigError
 
 ELG, GALAXIES, ALL = (Extract(selection=name) for name in ("elg", "galaxies", "all"))

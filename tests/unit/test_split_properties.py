@@ -82,7 +82,7 @@ def split_or_refuse(root: Path, survey: Survey, chosen: list[str]) -> list[Split
     try:
         split(survey_config(root, *chosen), World())
     except InputError as refusal:
-        assert "expected some of each class" in str(refusal) or "galaxies, expected both classes" in str(refusal)
+        assert "expected some of each class" in str(refusal) or "galaxies, expected real and fake" in str(refusal)
         return None
     return [open_split(root / "shards", name) for name in SPLITS]
 

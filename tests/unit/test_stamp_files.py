@@ -13,6 +13,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from patience import patience
 
 from hpc_galaxy.errors import FormatError, InputError
 from hpc_galaxy.shards import stamp_files
@@ -384,7 +385,7 @@ def test_more_files_than_the_system_allows(tmp_path: Path, soft: int, hard: int,
     for number in range(120):
         make(tmp_path / f"{number}.h5", number, 2)
     command = [sys.executable, "-c", FEW, str(tmp_path), str(soft), str(hard)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=patience(120), check=False)
     assert done.returncode == 0, done.stderr
     capacity, opened, limit = map(int, done.stdout.split())
     assert at_least <= opened <= capacity <= at_most

@@ -272,3 +272,12 @@ def test_a_machine_without_a_scheduler_says_so(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(HpcGalaxyError, match="sbatch: not found on PATH"):
         submit.submit(request(tmp_path))
     assert job_states(["1"], "pbs") == {"1": GONE}
+
+
+def test_of_ranks_that_were_killed_the_first_since_the_last_start_is_named(tmp_path: Path) -> None:
+    """Slurm kills the others because of it."""
+    killed = "srun: error: n2: task 1: Killed\nsrun: error: n1: task 0: Killed\n"
+    later = "job 4, start 2, x\nsrun: error: n3: task 2: Killed\nsrun: error: n1: task 0: Killed\n"
+    for log, rank in ((killed, "n2: task 1"), (killed + "job 4, start 2, x\n", "n1: task 0"), (killed + later, "n3: task 2")):
+        (tmp_path / "log").write_text(f"job 4, start 1, x\n{log}")
+        assert read_log(tmp_path / "log")[1] == f"srun: error: {rank}: Killed"

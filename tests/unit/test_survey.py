@@ -16,7 +16,7 @@ from hpc_galaxy.bricks.layout import coadd_path, read_table, tractor_path, truth
 from hpc_galaxy.bricks.population import draw_population
 from hpc_galaxy.bricks.survey import draw_conditions, make_survey, render
 from hpc_galaxy.config import Config, Survey, load_config
-from hpc_galaxy.errors import StaleOutputError
+from hpc_galaxy.errors import ConfigError, StaleOutputError
 from hpc_galaxy.world import World
 
 NPIX = 256
@@ -134,6 +134,20 @@ def test_population_spreads() -> None:
     bright = galaxies["bulge"] + galaxies["knots"] > 0
     assert (rmag[bright] < 21.5).all()
     assert bright.sum() > 50
+
+
+@pytest.mark.parametrize("slope", [0.0, 0.33, -0.2])
+def test_numbers_grow_with_magnitude_as_asked(slope: float) -> None:
+    survey = Survey(npix=3600, rmag=(18.0, 22.0), count_slope=slope, stars_per_arcmin2=0, galaxies_per_arcmin2=40)
+    rmag = 22.5 - 2.5 * np.log10(draw_population(np.random.default_rng(1), survey, dict.fromkeys(BANDS, 1.0))["flux_r"])
+    assert (18 <= rmag.min() < 18.3) and (21.7 < rmag.max() <= 22 + 1e-9)
+    faint, bright = (rmag > 20).sum(), (rmag <= 20).sum()
+    assert np.log10(faint / bright) == pytest.approx(2 * slope, abs=0.05)  # two bins of two magnitudes
+
+
+def test_magnitudes_the_wrong_way_round_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"rmag is 24 to 18, expected the brighter limit first"):
+        load_config(None, ["survey.rmag=[24, 18]"])
 
 
 def test_bright_galaxies_have_knots_that_a_sersic_profile_has_not() -> None:

@@ -143,7 +143,7 @@ def test_stages_are_shown_side_by_side(tmp_path: Path, capsys: pytest.CaptureFix
 
 def test_memory_does_not_grow_with_the_record(tmp_path: Path) -> None:
     peaks = []
-    for count in (20, 400):
+    for count in (100, 400):  # either more than a reader's buffer
         root = tmp_path / str(count)
         for rank, lines in enumerate(steps(8, count, lambda rank, step: {"data": 0.1, "forward": 2, "backward": 3})):
             write_rank(folder(root), rank, 8, lines)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from patience import patience
 from sample_traces import EPOCH, write_rank
 
 from hpc_galaxy.config import Trace
@@ -25,7 +26,8 @@ from hpc_galaxy.world import World
 ON = Trace(spans=True)
 
 
-def test_what_is_recorded_is_read_again(tmp_path: Path) -> None:
+def test_what_is_recorded_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recorder_module, "FLUSH_SECONDS", 1000.0)  # each time there is a rate
     with recording(ON, tmp_path, "extract", World()) as recorder:
         assert recorder is not None
         watch = Stopwatch(recorder)
@@ -72,7 +74,7 @@ def test_a_process_that_hangs_has_handed_over_what_it_did(tmp_path: Path, monkey
     with recording(ON, tmp_path, "train", World()) as recorder:
         assert recorder is not None
         recorder.span("main", "forward", 1, 2)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + patience(10)
         while not list(RankFile(recorder.path).items()) and time.monotonic() < deadline:
             time.sleep(0.01)
         assert list(RankFile(recorder.path).items()) == [Span("main", "forward", 1, 1)]

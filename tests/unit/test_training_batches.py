@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from patience import patience
 from sample_shards import FLOAT, SMALL, save_manifest
 
 from hpc_galaxy.config.training import Data
@@ -228,7 +229,7 @@ def reading_threads() -> list[threading.Thread]:
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 10
+    end = time.monotonic() + patience(10)
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.001)
@@ -276,14 +277,14 @@ def test_closed_early_it_ends_its_thread(taken: int) -> None:
     def load(item: int) -> int:
         if item > taken:
             ahead.set()
-            go_on.wait(10)
+            go_on.wait(patience(10))
         loaded.append(item)
         return item
 
     items = read_ahead(load, range(1000), 5)
     assert isinstance(items, Generator)
     assert list(islice(items, taken)) == list(range(taken))
-    assert len(reading_threads()) == 1 and ahead.wait(10)
+    assert len(reading_threads()) == 1 and ahead.wait(patience(10))
     threading.Timer(0.2, go_on.set).start()
     items.close()
     assert reading_threads() == []

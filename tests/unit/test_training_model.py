@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from patience import patience
 from sklearn.metrics import log_loss, roc_auc_score
 
 from hpc_galaxy.config import Train
@@ -94,5 +95,5 @@ def test_without_horovod_auto_says_why_it_takes_ddp(monkeypatch: pytest.MonkeyPa
 
 def test_importing_the_packages_is_light() -> None:
     code = "import sys, hpc_galaxy.training, hpc_galaxy.realism; print({'torch', 'matplotlib', 'horovod', 'mpi4py'} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=patience(30), check=True)
     assert done.stdout == "set()\n"

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import math
+import os
+import sys
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from helpers import run_group
 from torch import nn
 
 from hpc_galaxy.config.training import Optimizer
@@ -165,6 +169,50 @@ def test_a_training_continued_from_a_file_agrees_to_the_last_bit(name: str) -> N
     descend(resumed, optimizer, steps[2:], RATES[2:])
 
     assert np.array_equal(weights(resumed), weights(whole))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_without_the_compiler_it_is_the_same_optimizer(name: str) -> None:
+    settings = Optimizer(name=name, weight_decay=0.1)
+    own, same = GalaxyCNN(), GalaxyCNN()
+    same.load_state_dict(own.state_dict())
+    pairs = ((own, make_optimizer(settings, own, fused_later=True)), (same, make_optimizer(settings, same)))
+    steps, hooked = gradients(own), []
+    for model, optimizer in pairs:
+        optimizer.register_step_post_hook(lambda optimizer, *_: hooked.append(type(optimizer)))
+        descend(model, optimizer, steps[:3], RATES[:3])
+    (_, theirs), (_, ours) = pairs
+    # Each goes on with what the other one knows.
+    known = copy.deepcopy(theirs.state_dict())
+    theirs.load_state_dict(copy.deepcopy(ours.state_dict()))
+    ours.load_state_dict(known)
+    for model, optimizer in pairs:
+        descend(model, optimizer, steps[3:], RATES[3:])
+
+    assert np.array_equal(weights(own), weights(same))
+    assert [hooked.count(type(optimizer)) for _, optimizer in pairs] == [len(RATES)] * 2
+    assert issubclass(type(ours), type(theirs)) and type(ours).__name__ == type(theirs).__name__
+
+
+def test_nothing_imports_the_compiler() -> None:
+    """It is 860 modules, which every rank would read; in a process of its own, as another test may have imported it."""
+    program = """
+import sys
+import torch
+from hpc_galaxy.config.training import Optimizer
+from hpc_galaxy.training.optim.optimizers import KINDS, make_optimizer
+for name in KINDS:
+    model = torch.nn.Linear(4, 2)
+    optimizer = make_optimizer(Optimizer(name=name), model)
+    model(torch.ones(3, 4)).sum().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    optimizer.load_state_dict(optimizer.state_dict())
+print(len(KINDS), "torch._dynamo" in sys.modules)
+"""
+    ended = run_group([sys.executable, "-c", program], timeout=60, env=os.environ)
+
+    assert (ended.stdout, ended.stderr, ended.returncode) == ("7 False\n", "", 0)
 
 
 @pytest.mark.parametrize("name", NAMES)

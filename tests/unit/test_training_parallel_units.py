@@ -92,7 +92,7 @@ class Sharing(World):
         return self.state
 
     def sum_in_place(self, values: object) -> None:
-        values *= 4  # type: ignore[operator]
+        values *= 4
 
 
 def test_parameters_are_those_of_rank_0(model: nn.Module) -> None:
@@ -156,7 +156,7 @@ def test_auto_under_torchrun_is_ddp(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_horovod_without_gpus_is_not_for_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     module = ModuleType("hpc_galaxy.training.parallel.horovod_backend")
-    module.knows_gpus = lambda: False  # type: ignore[attr-defined]
+    module.knows_gpus = lambda: False
     monkeypatch.setitem(sys.modules, module.__name__, module)
     with pytest.raises(ConfigError, match="'horovod', but Horovod was built without GPUs; 'make horovod' builds it"):
         choose_backend(Train(backend="horovod"), World(0, 2), torch.device("cuda", 0))

@@ -94,7 +94,7 @@ def forge(path: Path, **changes: Any) -> None:
 def test_what_the_metadata_say_is_not_believed(path: Path) -> None:
     content = path.read_bytes()
     for changes, message in [
-        ({"model": "cnn2030"}, "'model': Input should be 'cnn2018' or 'dummy'"),
+        ({"model": "cnn2030"}, "'model': Input should be 'cnn2018', 'resnet' or 'dummy'"),
         ({"__size": None}, "'inputs.size': Input should be a valid integer"),
         ({"__size": 10**12}, "'inputs': stamps of 1000000000000 pixels, expected 1 to 4096"),
         ({"__kind": "log"}, "'inputs': kind 'log', expected 'arcsinh' or 'standard'"),

@@ -8,6 +8,7 @@ from subprocess import PIPE
 
 import numpy as np
 import pytest
+from patience import patience
 
 from hpc_galaxy import world as module
 from hpc_galaxy.errors import InputError, LaunchError
@@ -51,6 +52,31 @@ def test_a_serial_world_talks_to_itself(capsys: pytest.CaptureFixture[str]) -> N
     assert world.gather("a") == world.allgather("a") == ["a"]
     assert values[0] == 1
     assert capsys.readouterr().out == "hello\n"
+
+
+class Late:
+    """A barrier at which the last rank arrives after it was looked for so many times."""
+
+    def __init__(self, polls: int) -> None:
+        self.polls = polls
+
+    def Ibarrier(self) -> Late:  # noqa: N802
+        return self
+
+    def Test(self) -> bool:  # noqa: N802
+        self.polls -= 1
+        return self.polls <= 0
+
+
+@pytest.mark.parametrize(("polls", "sleeps"), [(1, 0), (module.POLLS, 0), (module.POLLS + 11, 10)])
+def test_ranks_that_wait_for_long_sleep(monkeypatch: pytest.MonkeyPatch, polls: int, sleeps: int) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(module.time, "sleep", slept.append)
+    comm = Late(polls)
+    World(0, 2, comm=comm).barrier()
+
+    assert comm.polls == 0
+    assert len(slept) == sleeps and slept == sorted(slept) and all(1e-4 <= pause <= 5e-3 for pause in slept)
 
 
 def test_only_rank_0_says_something(capsys: pytest.CaptureFixture[str]) -> None:
@@ -146,7 +172,7 @@ def test_a_reader_that_leaves_ends_it_in_silence() -> None:
         job.stdout.close()
         job.stdin.write("\n")
         job.stdin.flush()
-        assert (job.wait(60), job.stderr.read()) == (141, "")
+        assert (job.wait(patience(60)), job.stderr.read()) == (141, "")
 
 
 def test_another_broken_pipe_is_a_crash(capsys: pytest.CaptureFixture[str]) -> None:

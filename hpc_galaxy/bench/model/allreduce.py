@@ -51,7 +51,7 @@ def sweep(world: World, sizes: Sequence[int] = SIZES, repeats: int = 20) -> dict
 def time_sum(world: World, values: np.ndarray) -> float:
     """Return the seconds that adding `values` up takes the slowest rank. Collective."""
     messages = min(MOST, max(1, TURN // values.nbytes))
-    world.barrier()
+    world.meet()
     start = time.perf_counter_ns()
     for _ in range(messages):
         world.sum_in_place(values)

@@ -71,7 +71,12 @@ def train_config(study: Study, global_batch: int, folder: Path) -> Config:
     changes: dict[str, Any] = {
         "paths": {"shards": folder / "shards", "run": folder / "run"},
         # A rank goes through its share in pieces of train.batch_size, and so accumulates by itself.
-        "train": {"epochs": 1, "global_batch": global_batch, "accumulate": 1, "saving": {"every_steps": 0, "every_minutes": 0.0}},
+        "train": {
+            "epochs": 1,
+            "global_batch": global_batch,
+            "accumulate": 1,
+            "saving": {"every_steps": 0, "every_minutes": 0.0, "curve": False},
+        },
     }
     if "train" in study.synthetic:
         changes["train"]["optimizer"] = {"learning_rate": LEARNING_RATE, "scaling": "none"}

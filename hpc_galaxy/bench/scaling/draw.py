@@ -43,7 +43,7 @@ def draw_speed(rows: Sequence[Row], prediction: Prediction | None, path: Path) -
         axes.yaxis.set_minor_formatter(NullFormatter())
         axes.yaxis.set_major_formatter("{x:,.0f}")
         axes.set(ylabel=f"{next(iter(curves.values()))[0].unit}/s", title=f"Speed: {stage}")
-        axes.legend(frameon=False, fontsize=8)
+        axes.legend(frameon=False, fontsize=8, loc="upper left")
     fitted = f"; the model knows {prediction.fitted[0]} and {prediction.fitted[1]} nodes" if prediction else ""
     _finish(figure, f"bars: 95 % intervals (bootstrap over repeats and steps); dashed: as fast a node as on the fewest{fitted}", path)
 
@@ -62,7 +62,7 @@ def draw_efficiency(rows: Sequence[Row], prediction: Prediction | None, path: Pa
         _nodes_axis(axes, rows, stage)
         axes.set(ylabel="efficiency", title=f"Efficiency: {stage}")
         axes.set_ylim(bottom=0)
-        axes.legend(frameon=False, fontsize=8)
+        axes.legend(frameon=False, fontsize=8, loc="lower left")
     _finish(figure, "speed of a node over that on the fewest nodes; bars: 95 % intervals (bootstrap over repeats and steps)", path)
 
 

@@ -56,7 +56,7 @@ def run_point(directory: Path, number: int, world: World) -> None:
             about |= {"unit": UNITS[point.stage], "hosts": hosts, "environment": environment}
             write_json(study.result(point), about | result)
             shutil.rmtree(work, ignore_errors=True)
-    world.barrier()
+    world.meet()
     if world.is_root:
         world.say(f"{point.sentence}: {result['amount']:,} {UNITS[point.stage]} in {statistics.median(result['times']):.3f} s")
 
@@ -122,10 +122,10 @@ MEASURE = {"train": measure_training, "extract": measure_extraction}
 
 def _timed(work: Callable[[], None], world: World) -> float:
     """Return the seconds from when all ranks begin until the last one has ended. Collective."""
-    world.barrier()
+    world.meet()
     start = time.perf_counter()
     work()
-    world.barrier()
+    world.meet()
     return time.perf_counter() - start
 
 

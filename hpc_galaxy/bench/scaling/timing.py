@@ -127,5 +127,5 @@ def sweep_links(world: World, ranks_per_node: int) -> dict[str, dict[int, list[f
         if taking_part and comm.size > 1:
             found[name] = sweep(replace(world, rank=comm.rank, size=comm.size, comm=comm), repeats=SWEEP_REPEATS)
         comm.Free()
-        world.barrier()
+        world.meet()
     return found

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hpc_galaxy import __version__
+from hpc_galaxy.config import Config
 from hpc_galaxy.errors import StageError
 from hpc_galaxy.files import shown, write_json
 from hpc_galaxy.shards.manifest import SPLITS, load_manifest
@@ -47,6 +48,11 @@ def audit(directory: Path, world: World = SERIAL, seed: int = 1) -> None:
     failed = run_audit(directory, world, seed, directory)
     if failed:
         raise StageError(directory, f"the audit failed: {', '.join(failed)}", "see the lines above")
+
+
+def audit_stage(config: Config, world: World = SERIAL, overwrite: bool = False) -> None:
+    """Audit the shards of a configuration, as a stage of ``hpc-galaxy run``; always anew. Collective."""
+    audit(config.paths.shards, world)
 
 
 def run_audit(directory: Path, world: World, seed: int, out: Path) -> list[str]:

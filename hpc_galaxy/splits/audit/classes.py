@@ -41,7 +41,7 @@ def _centring(examples: Examples, axis: str, bright: np.ndarray) -> Finding:
     found += f" ({offset.sigma:.1f} sigma)"
     advice = (
         "the light of the classes lies differently around the catalog's position, and a network will find that; count pixels from 0 or "
-        "from 1 in all tables alike, and compare with injection.offset_pixels = 0"
+        "from 1 in all tables alike, and compare with injection.defects.centroid = 0"
     )
     return Finding(f"centroid {axis}", CENTROID.judge(offset), found, advice, numbers)
 

@@ -79,6 +79,12 @@ class Examples:
         """Sky groups of the sample, shape (M,), hashes."""
         return np.asarray(self.keys["group"][self.rows])
 
+    @cached_property
+    def control(self) -> str:
+        """Which negative controls these are: ``real_real``, ``shuffled``, ``sky``; empty where the labels are what the galaxies are."""
+        facts = [value for known in self.manifest.provenance.values() for value in known.get("control", [])]
+        return " and ".join(sorted({str(value) for value in (self.manifest.report.get("control"), *facts)} - {"none", "None"}))
+
     def name(self, index: int) -> str:
         """Return the id of an example, and its split, as text."""
         for split in SPLITS:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.stats import norm, t
 
+from hpc_galaxy.chance import normal_from_tail, student_tail
 from hpc_galaxy.shards.schema import LABELS
 from hpc_galaxy.splits.audit.findings import Result, judge
 
@@ -112,5 +112,5 @@ def _significance(value: float, error: float, freedom: int) -> float:
     if value == 0:
         return 0.0
     # Classes that are constant and differ leave no doubt.
-    chance = float(t.sf(abs(value) / error, freedom)) if error > 0 else 0.0
-    return min(float(norm.isf(chance)), LARGEST_SIGMA)
+    chance = float(student_tail(abs(value) / error, freedom)) if error > 0 else 0.0
+    return min(float(normal_from_tail(chance)), LARGEST_SIGMA)

@@ -17,7 +17,14 @@ MAY_DIFFER = ("release",)  # that bricks were reduced by several releases is no 
 
 def check_provenance(examples: Examples) -> list[Finding]:
     """Return the findings on the cutout files' attributes, on realisations, and on matching."""
-    return [attributes(examples.manifest.provenance), realisations(examples), gate(examples.manifest.report.get("matching"))]
+    found = [attributes(examples.manifest.provenance), realisations(examples), gate(examples.manifest.report.get("matching"))]
+    return [*found, control(examples.control)] if examples.control else found
+
+
+def control(name: str) -> Finding:
+    """Say that the labels are those of a negative control."""
+    advice = "the labels do not say which galaxies are real; whoever tells the classes apart has found a leak, not a fake"
+    return Finding("control", "warn", f"a negative control: {name}", advice, {"control": name})
 
 
 def attributes(provenance: dict[str, dict[str, list[Any]]]) -> Finding:

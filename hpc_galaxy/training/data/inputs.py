@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -12,7 +12,7 @@ from hpc_galaxy.config.training import Data
 from hpc_galaxy.errors import ConfigError, FormatError
 from hpc_galaxy.shards.manifest import SHARD_SIZE
 from hpc_galaxy.shards.numpy_shards import SplitReader
-from hpc_galaxy.shards.schema import StampFormat
+from hpc_galaxy.shards.schema import PIXEL_SCALE, StampFormat
 from hpc_galaxy.training.data.augment import MOVES, move
 
 try:
@@ -42,6 +42,10 @@ class Inputs:
         ``arcsinh`` or ``standard``.
     scale, mean, std : tuple of float
         One a channel of what the network sees.
+    seen_bands : tuple of str
+        Which of the bands the network sees, in this order; empty: all, as in weights from before there was a choice.
+    mask_centre : float
+        Pixels so near to the middle of what the network sees, arcsec, are as where there are no data: image 0, inverse variance 0.
     """
 
     bands: tuple[str, ...]
@@ -52,11 +56,13 @@ class Inputs:
     scale: tuple[float, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    seen_bands: tuple[str, ...] = ()
+    mask_centre: float = 0.0
 
     @property
     def channels(self) -> tuple[str, ...]:
         """The names of what the network sees, such as ``image_g``."""
-        return tuple(f"{name}_{band}" for name in self.inputs for band in self.bands)
+        return tuple(f"{name}_{band}" for name in self.inputs for band in self.seen_bands or self.bands)
 
     @property
     def stamps(self) -> StampFormat:
@@ -66,7 +72,7 @@ class Inputs:
     @property
     def in_place(self) -> bool:
         """Whether the channels are those of the stamps, so that `apply` may overwrite them."""
-        return self.inputs == self.planes
+        return self.inputs == self.planes and self.seen_bands in ((), self.bands)
 
     def apply(self, stamps: np.ndarray, out: np.ndarray, moves: np.ndarray | None = None) -> np.ndarray:
         """Put what the network sees of `stamps` into `out`.
@@ -85,6 +91,10 @@ class Inputs:
         ndarray, shape (n,), bool
             Whether all that the network sees of a stamp is finite.
         """
+        finite = self._see(stamps, out, moves)
+        return self._mask(out, finite) if self.mask_centre else finite
+
+    def _see(self, stamps: np.ndarray, out: np.ndarray, moves: np.ndarray | None) -> np.ndarray:
         stamps = np.asarray(stamps, np.float32)
         if COMPILED and self.size * max(len(self.channels), len(self.stamps.channels)) <= MOST_IN_A_ROW:
             return self._apply_compiled(stamps, out, np.empty((0, MOVES), np.int32) if moves is None else moves)
@@ -115,6 +125,14 @@ class Inputs:
             rows += plus
             return np.asarray(np.isfinite(rows).all(axis=(1, 2)))
 
+    def _mask(self, out: np.ndarray, finite: np.ndarray) -> np.ndarray:
+        """Take the middle of what the network sees away, in place; return which stamps are finite without it."""
+        # What 0 becomes, of image and inverse variance alike: its arcsinh is 0, so only the constant is left.
+        out[:, self.masked] = self._factors[2, : len(self.channels)]
+        doubtful = np.flatnonzero(~finite)
+        finite[doubtful] = np.isfinite(out[doubtful]).all(axis=(1, 2, 3))
+        return finite
+
     def _choose(self, stamps: np.ndarray, out: np.ndarray) -> None:
         for channel, (value, invvar) in enumerate(self._sources.tolist()):
             if invvar < 0:
@@ -129,8 +147,15 @@ class Inputs:
         Shape (channels, 2), int32.
         """
         places = {channel: place for place, channel in enumerate(self.stamps.channels)}
-        needed = [[f"{plane}_{band}" for plane in SOURCES[name]] for name in self.inputs for band in self.bands]
+        bands = self.seen_bands or self.bands
+        needed = [[f"{plane}_{band}" for plane in SOURCES[name]] for name in self.inputs for band in bands]
         return np.array([[places[value], places[invvar[0]] if invvar else -1] for value, *invvar in needed], np.int32)
+
+    @cached_property
+    def masked(self) -> np.ndarray:
+        """Which pixels `mask_centre` takes away, shape (size, size), bool."""
+        offset = np.arange(self.size) - (self.size - 1) / 2
+        return np.asarray(np.hypot(offset[:, None], offset) * PIXEL_SCALE <= self.mask_centre) & (self.mask_centre > 0)
 
     @cached_property
     def _factors(self) -> np.ndarray:
@@ -155,22 +180,40 @@ def make_inputs(settings: Data, reader: SplitReader) -> Inputs:
     Raises
     ------
     ConfigError
-        The shards lack a plane that is needed.
+        The shards lack a plane or a band that is needed, or the mask takes away nothing or everything.
     """
     stamps = reader.stamp_format
     inputs: tuple[str, ...] = settings.inputs or stamps.planes
+    _require_channels(settings, inputs, stamps)
+    ones = (1.0,) * (len(inputs) * len(settings.bands or stamps.bands))
+    neutral, chosen = (ones, (0.0,) * len(ones), ones), (settings.bands, settings.mask_centre)
+    plain = Inputs(stamps.bands, stamps.planes, stamps.size, inputs, "standard", *neutral, *chosen)
+    _require_mask(plain)
+    if settings.normalise == "standard":
+        mean, std = _moments(plain, reader)
+        return replace(plain, mean=mean, std=std)
+    scale, mean, std = (_by_channel(plain, reader, name) for name in ("scale", "mean", "std"))
+    return replace(plain, kind="arcsinh", scale=scale, mean=mean, std=std)
+
+
+def _require_channels(settings: Data, inputs: tuple[str, ...], stamps: StampFormat) -> None:
     for name in inputs:
         for plane in SOURCES[name]:
             if plane not in stamps.planes:
                 problem = f"'{name}' needs the plane '{plane}'; the shards have {', '.join(stamps.planes)}"
                 raise ConfigError("train.data.inputs", problem, "extract with this plane (extract.planes), or leave it out")
-    ones = (1.0,) * (len(inputs) * len(stamps.bands))
-    plain = Inputs(stamps.bands, stamps.planes, stamps.size, inputs, "standard", ones, (0.0,) * len(ones), ones)
-    if settings.normalise == "standard":
-        mean, std = _moments(plain, reader)
-        return Inputs(stamps.bands, stamps.planes, stamps.size, inputs, "standard", ones, mean, std)
-    scale, mean, std = (_by_channel(plain, reader, name) for name in ("scale", "mean", "std"))
-    return Inputs(stamps.bands, stamps.planes, stamps.size, inputs, "arcsinh", scale, mean, std)
+    for band in settings.bands:
+        if band not in stamps.bands or settings.bands.count(band) > 1:
+            problem = f"is {list(settings.bands)}, expected each once of those that the shards have, {', '.join(stamps.bands)}"
+            raise ConfigError("train.data.bands", problem, "leave this band out, or extract with it (extract.bands)")
+
+
+def _require_mask(inputs: Inputs) -> None:
+    """Refuse a mask that is no control: one that takes nothing away, or all."""
+    if inputs.mask_centre and (inputs.masked.all() or not inputs.masked.any()):
+        least, most = ((side**2 * 2) ** 0.5 / 2 * PIXEL_SCALE for side in ((inputs.size + 1) % 2, inputs.size - 1))
+        problem = f"is {inputs.mask_centre:g}, expected {least:.3f} to less than {most:.3f} for stamps of {inputs.size} pixels"
+        raise ConfigError("train.data.mask_centre", problem, "choose a radius in arcsec, or 0 for no mask")
 
 
 def _by_channel(inputs: Inputs, reader: SplitReader, name: str) -> tuple[float, ...]:

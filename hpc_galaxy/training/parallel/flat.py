@@ -94,6 +94,6 @@ class FlatMpi(Flat):
         """Average the buffer."""
         # A rank that comes late finds the others' pieces waiting and sends those of several rounds side by side, which holds up the first,
         # for which all wait: over TCP twice as slow as if they meet before (benchmarks/README.md, "The scaling model").
-        self._world.barrier()
+        self._world.meet()
         self._world.sum_in_place(self._flat.buffer.numpy())
         self._flat.buffer.div_(self._world.size)

@@ -38,4 +38,4 @@ def slow(self: World, values: Any) -> None:
     plain(self, values)
 
 
-World.sum_in_place = slow  # type: ignore[method-assign]
+World.sum_in_place = slow
