@@ -31,7 +31,7 @@ from hpc_galaxy.training.train import train
 from hpc_galaxy.world import World
 
 OUTPUTS = ("obiwan", "cutouts", "shards", "run", "report")
-SHIFT = ("injection.offset_pixels=1.0",)
+SHIFT = ("injection.defects.centroid=1.0",)
 NO_NOISE = ("injection.poisson=false", "injection.update_invvar=false")
 CASES = {
     "faithful fakes": (),

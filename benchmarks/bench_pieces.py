@@ -68,7 +68,7 @@ def planes(log: Log, root: Path, npix: int, repeats: int) -> None:
         "astropy": lambda path: np.asarray(fits.getdata(path, 1)),
         "fitsio": lambda path: fitsio.read(str(path), ext=1),
     }
-    sides: dict[str, Run] = {name: lambda way=way: [way(path) for path in brick.coadds] for name, way in ways.items()}  # type: ignore[misc]
+    sides: dict[str, Run] = {name: lambda way=way: [way(path) for path in brick.coadds] for name, way in ways.items()}
     compare(log, f"decoding six planes of {npix} x {npix}", 6, "planes", sides, repeats)
     count = 5000
     places = np.random.default_rng(1).uniform(STAMP_SIZE, npix - STAMP_SIZE, (2, count))

@@ -47,9 +47,9 @@ class Toggled(Stopwatch):
         """Go on in another way."""
         self.way, self.recorder = way, self._recorder if way == SPANS else None
 
-    def span(self, *arguments: object, **options: object) -> AbstractContextManager[None]:  # type: ignore[override]
+    def span(self, *arguments: object, **options: object) -> AbstractContextManager[None]:
         """Return a span, or nothing."""
-        return NOTHING if self.way == WITHOUT else super().span(*arguments, **options)  # type: ignore[arg-type,return-value]
+        return NOTHING if self.way == WITHOUT else super().span(*arguments, **options)
 
 
 @contextlib.contextmanager
