@@ -5,6 +5,9 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 READY := $(VENV)/.ready
 
+# Hundreds of processes start; where modules may not be kept compiled, each of them would compile them again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help demo test test-ipex container-test bench lint doctor horovod clean
 .DELETE_ON_ERROR:
 .NOTPARALLEL:

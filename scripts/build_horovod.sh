@@ -76,10 +76,17 @@ set(CMAKE_INSTALL_RPATH_USE_LINK_PATH ON)' CMakeLists.txt
     mv "$wheels/.partial-$$" "$wheels/$wheel"
 fi
 
-"$python" -m pip install --quiet --disable-pip-version-check --no-deps --force-reinstall "$wheels"/horovod-*.whl
-if ! "$python" -c 'import horovod.torch'; then
-    "$python" -m pip uninstall --quiet --yes horovod
-    echo "horovod: the wheel cannot be imported; training will use torch DDP instead. Remove $wheels, then run 'make horovod'." >&2
-    exit 4
+# What has been installed and imported in this environment once is not installed again, until the wheel is another.
+wheel=$(ls "$wheels"/horovod-*.whl)
+installed=$("$python" -c 'import sys; print(sys.prefix)')/.horovod-wheel
+present='import importlib.util, sys; sys.exit(importlib.util.find_spec("horovod") is None)'
+if [ "$wheel" -nt "$installed" ] || [ "$(cat "$installed")" != "$wheel" ] || ! "$python" -c "$present"; then
+    "$python" -m pip install --quiet --disable-pip-version-check --no-deps --force-reinstall "$wheel"
+    if ! "$python" -c 'import horovod.torch'; then
+        "$python" -m pip uninstall --quiet --yes horovod
+        echo "horovod: the wheel cannot be imported; training will use torch DDP instead. Remove $wheels, then run 'make horovod'." >&2
+        exit 4
+    fi
+    echo "$wheel" >"$installed"
 fi
 echo "horovod: $version ready (wheel: $wheels)"

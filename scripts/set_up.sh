@@ -5,7 +5,7 @@
 set -euo pipefail
 
 cd "$(dirname "$0")/.."
-venv=$1
+venv=$(readlink -m "$1") # a link leads to where there is room
 
 fail() {
     echo "set-up: $1" >&2
@@ -34,9 +34,13 @@ fi
 
 pip() { "$venv/bin/python" -m pip --disable-pip-version-check -qq "$@"; }
 
-echo "set-up: installing the packages of requirements.lock (some minutes, mostly torch)"
 start=$SECONDS
-pip install -r requirements.lock
+# Whoever changes the project's own settings need not wait for pip to look at a hundred packages.
+if ! cmp -s requirements.lock "$venv/.requirements.lock"; then
+    echo "set-up: installing the packages of requirements.lock (some minutes, mostly torch)"
+    pip install -r requirements.lock
+    cp requirements.lock "$venv/.requirements.lock"
+fi
 pip install --no-deps --no-build-isolation -e .
 "$venv/bin/python" -c 'import sys; from hpc_galaxy.bricks import tiles; sys.exit(not tiles.COMPILED)' ||
     echo "set-up: without a C compiler and Python's headers coadds are read by fitsio, several times slower; on Debian: apt-get install gcc python3-dev"
