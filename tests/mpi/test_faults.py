@@ -111,7 +111,7 @@ cli.main()
 STRIKES = [
     (
         "extract",
-        "cutouts.brick:cut_stamps:1:SIGSTOP:2",
+        "cutouts.brick:cut_stamps:1:SIGSTOP:1",
         "cutouts",
         r"rank 1 on \S+ has been silent for \d+ s, last at extract",
         STUCK,
@@ -149,7 +149,7 @@ def test_a_rank_that_is_stopped_or_killed_ends_the_stage_and_it_continues(
     assert re.search(message, done.stderr), done.stderr
     assert not (tmp_path / "out" / "ledger.json").exists()
     if stage == "extract":  # on two ranks, then on one, which is killed, then on three
-        killed = mpirun(1, ["-c", STRIKE, "cutouts.brick:cut_stamps:0:SIGKILL:2", *arguments], timeout=60)
+        killed = mpirun(1, ["-c", STRIKE, "cutouts.brick:cut_stamps:0:SIGKILL:1", *arguments], timeout=60)
         assert "STRUCK AT" in killed.stdout and killed.returncode != 0, killed.stdout + killed.stderr
         assert not (tmp_path / "out" / "ledger.json").exists()
     again = mpirun(3 if stage == "extract" else 1, ["-m", "hpc_galaxy", *arguments], timeout=60)
