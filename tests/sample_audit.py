@@ -43,14 +43,16 @@ class Toy:
         return np.flatnonzero(self.table["label"] == LABELS["fake"])
 
 
-def make_toy(seed: int, offset: float = 0.0, groups: int = GROUPS, each: int = EACH) -> Toy:
-    """Galaxies on sky noise, the brightness and seeing of a group their own; fakes are drawn `offset` pixels to the right."""
+def make_toy(seed: int, offset: float = 0.0, groups: int = GROUPS, each: int = EACH, wider: float = 1.0, brighter: float = 1.0) -> Toy:
+    """Galaxies on sky noise, the brightness and seeing of a group their own; fakes are drawn `offset` pixels to the right, `wider` times
+    as broad, and all galaxies are `brighter` times as bright.
+    """
     rng = np.random.default_rng([seed, 77])
     member = np.repeat(np.arange(groups), each)
     table = make_table(rng, member)
     level = rng.uniform(0.7, 1.4, (groups, 1, 3))[member]
-    width = rng.uniform(1.8, 2.4, groups)[member] * rng.uniform(0.9, 1.3, len(member))
-    flux = 10 ** ((22.5 - rng.uniform(20.5, 23.5, len(member))) / 2.5)
+    width = rng.uniform(1.8, 2.4, groups)[member] * rng.uniform(0.9, 1.3, len(member)) * np.where(table["label"], wider, 1)
+    flux = brighter * 10 ** ((22.5 - rng.uniform(20.5, 23.5, len(member))) / 2.5)
     at = [table[name] - np.ceil(table[name] - STAMPS.size / 2) for name in ("bx", "by")]
     profile = [
         np.exp(-((np.arange(STAMPS.size) - place[:, None]) ** 2) / (2 * width[:, None] ** 2))

@@ -29,9 +29,10 @@ from hpc_galaxy.splits.audit.measure import (
     invvar_features,
     positions,
 )
-from hpc_galaxy.splits.audit.noise import beyond_light, photons
+from hpc_galaxy.splits.audit.noise import MARGIN, beyond_light, photons
 from hpc_galaxy.splits.audit.provenance import gate
 from hpc_galaxy.splits.audit.tables import in_two_splits, nearest_elsewhere, repeats
+from hpc_galaxy.splits.tabular import tabular_auc
 from hpc_galaxy.tracing.spans import Stopwatch
 from hpc_galaxy.world import World
 
@@ -176,6 +177,18 @@ def test_photons_are_taken_off() -> None:
     assert after == pytest.approx(1, abs=0.01)
     sample["snr"] = 1
     assert photons(sample, toy.table["label"]).tolist() == [0, 0, 0]
+
+
+def test_light_that_fills_the_stamp_is_taken_off_as_well() -> None:
+    """Fakes that are broader than the reals, and as bright, with the photons of both counted in the same way."""
+    toy = make_toy(4, wider=2.5, brighter=30)
+    sample, labels = Ruler(STAMPS, tuple(NOISE)).measure(toy.x, positions(toy.table, STAMPS.size)), toy.table["label"]
+    np.testing.assert_allclose(photons(sample, labels), 1 / GAIN, rtol=0.01)
+    groups = hash_rows(toy.table["group"])
+    alone = tabular_auc(sample["invvar"], labels, groups, 1, 200)
+    beyond = tabular_auc(beyond_light(sample, labels), labels, groups, 1, 200)
+    assert alone["interval"][0] > 0.8
+    assert beyond["interval"][0] < 0.5 + MARGIN, beyond
 
 
 def test_every_plane_may_be_missing(tmp_path: Path) -> None:

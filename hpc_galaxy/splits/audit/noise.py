@@ -7,14 +7,14 @@ to be known, but it is no fault of the bookkeeping. Such a fault is what remains
 
 from __future__ import annotations
 
-from typing import Any
+import warnings
 
 import numpy as np
 
 from hpc_galaxy.shards.schema import LABELS
 from hpc_galaxy.splits.audit.examples import Examples
 from hpc_galaxy.splits.audit.findings import Finding, judge
-from hpc_galaxy.splits.audit.measure import CORE, FEATURES
+from hpc_galaxy.splits.audit.measure import CORE, FEATURES, GRID
 from hpc_galaxy.splits.tabular import tabular_auc
 
 MARGIN = 0.02  # of an AUC above 0.5: fewer than some thousand test galaxies a class could not tell it from 0.5
@@ -65,35 +65,44 @@ def beyond_light(sample: np.ndarray, labels: np.ndarray) -> np.ndarray:
     Parameters
     ----------
     sample : ndarray, shape (N,), `hpc_galaxy.splits.audit.measure.Ruler.dtype`
-        ``variance`` and ``light``, mean by region of the stamp, band by band; ``invvar`` for the stamp's median; ``snr``.
+        ``variance`` and ``light``, mean by region of the stamp, band by band; ``invvar`` for the share without data; ``snr``.
     labels : ndarray, shape (N,)
         How photons are counted is learned from the real galaxies.
 
     Returns
     -------
     ndarray, shape (N, bands x (regions + 2)), float32
-        Relative to the stamp's median variance; with it log10 of the median inverse variance, and the share of pixels without data.
+        Relative to the sky's variance, the median of the squares around the middle one; with it log10 of its inverse, and the share of
+        pixels without data.
     """
     bands = sample["variance"].shape[1]
-    invvar = sample["invvar"].reshape(len(sample), bands, -1)
-    level = invvar[..., FEATURES.index("level")]
-    rest = (sample["variance"] - photons(sample, labels)[:, None] * sample["light"]) * (10**level)[..., None]
-    parts: list[Any] = [rest, level[..., None], invvar[..., FEATURES.index("no_data"), None]]
-    return np.concatenate(parts, axis=-1).reshape(len(sample), -1).astype(np.float32)
+    rest = sample["variance"] - photons(sample, labels)[:, None] * sample["light"]
+    sky = around(rest)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        relative, level = rest / sky[..., None], -np.log10(sky)
+    no_data = sample["invvar"].reshape(len(sample), bands, -1)[..., FEATURES.index("no_data")]
+    features = np.concatenate([relative, level[..., None], no_data[..., None]], axis=-1).reshape(len(sample), -1).astype(np.float32)
+    return np.where(np.isfinite(features), features, np.float32("nan"))
 
 
 def photons(sample: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Return by how much light raises the variance, shape (bands,), nanomaggies: the inverse of the gain.
 
-    It is about 0 where photons are not counted. The median over bright real galaxies, in the core of the stamp, of the excess of
-    variance over the stamp's median by the light there.
+    It is about 0 where photons are not counted. The median over bright real galaxies of what the core of the stamp has more of variance
+    than the squares around the middle one, by what it has more of light: a large galaxy reaches there as well.
     """
     bright = (labels == LABELS["real"]) & (sample["snr"] > BRIGHT)
-    bands = sample["variance"].shape[1]
     if bright.sum() < FEWEST:
-        return np.zeros(bands)
-    level = sample["invvar"][bright].reshape(int(bright.sum()), bands, -1)[..., FEATURES.index("level")]
-    variance, light = (sample[name][bright][..., :CORE].mean(axis=-1) for name in ("variance", "light"))
-    ratio = np.where(light > 0, (variance - 10**-level) / np.where(light > 0, light, 1), np.nan)
+        return np.zeros(sample["variance"].shape[1])
+    variance, light = (sample[name][bright][..., :CORE].mean(axis=-1) - around(sample[name][bright]) for name in ("variance", "light"))
+    ratio = np.where(light > 0, variance / np.where(light > 0, light, 1), np.nan)
     known = [column[np.isfinite(column)] for column in ratio.T]
     return np.array([np.median(column) if len(column) else 0.0 for column in known])
+
+
+def around(values: np.ndarray) -> np.ndarray:
+    """Return the median over the squares around a stamp's middle one, where there are data, of values by region; shape (N, bands)."""
+    squares = np.delete(values[..., -(GRID**2) :], GRID**2 // 2, axis=-1)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "All-NaN slice")  # no data anywhere around: NaN
+        return np.asarray(np.nanmedian(squares, axis=-1))
