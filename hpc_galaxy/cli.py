@@ -277,7 +277,7 @@ def submit(
     def work(world: World) -> None:
         module = import_module("hpc_galaxy.slurm.submit")
         settings = (*(overrides or ()), *(["trace.spans=true"] if trace else []))
-        module.submit(module.Request(stage, site, nodes, time, account, config, settings, restarts, array), dry_run)
+        module.submit(module.Request(module.stages_of(stage), site, nodes, time, account, config, settings, restarts, array), dry_run)
 
     _run(work)
 
@@ -352,7 +352,7 @@ def _study(
             module.show(study)
         elif queue[0]:
             request = import_module("hpc_galaxy.slurm.submit").Request
-            module.send(study, request("", queue[0], queue[1], queue[2], queue[3], config), dry_run)
+            module.send(study, request((), *queue, config), dry_run)
         else:
             module.run(study, module.Here(**here))
 

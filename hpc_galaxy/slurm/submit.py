@@ -32,8 +32,8 @@ class Request:
 
     Attributes
     ----------
-    stage : str
-        One of `STAGES`, or ``all``: each of `CHAIN` when the one before has ended well.
+    stages : sequence of str
+        Of `STAGES`, each when the one before has ended well.
     site, time, account : str
         Where, how long (``HH:MM:SS``), and what is charged.
     nodes : int
@@ -46,13 +46,11 @@ class Request:
         How often a job is queued again at most.
     array : int
         Extract in so many jobs side by side, and complete it in one more; 0: in one.
-    chain : tuple of str
-        Stages instead of `stage`, each when the one before has ended well.
     label : str
         Tells these jobs from others of the same stages.
     """
 
-    stage: str
+    stages: Sequence[str]
     site: str
     nodes: int
     time: str
@@ -61,13 +59,21 @@ class Request:
     overrides: Sequence[str] = ()
     restarts: int = 100
     array: int = 0
-    chain: tuple[str, ...] = ()
     label: str = ""
 
-    @property
-    def stages(self) -> tuple[str, ...]:
-        """The stages, in their order."""
-        return self.chain or (CHAIN if self.stage == "all" else (self.stage,))
+
+def stages_of(word: str) -> tuple[str, ...]:
+    """Return the stages that a word of the command line stands for: one of `STAGES`, or ``all``, which is `CHAIN`.
+
+    Raises
+    ------
+    ConfigError
+        It is neither.
+    """
+    known = (*STAGES, "all")
+    if word not in known:
+        raise ConfigError("submit", f"unknown stage '{word}', expected one of {', '.join(known)}", "choose one of them")
+    return CHAIN if word == "all" else (word,)
 
 
 def submit(request: Request, dry_run: bool = False) -> None:
@@ -123,9 +129,6 @@ def output(job: Job) -> str:
 def make_jobs(request: Request) -> list[Job]:
     """Return the jobs of a request, after everything that can be checked beforehand has been."""
     site = load_site(request.site)
-    known = (*STAGES, "all")
-    if request.stage not in known:
-        raise ConfigError("submit", f"unknown stage '{request.stage}', expected one of {', '.join(known)}", "choose one of them")
     if not TIME.fullmatch(request.time):
         raise ConfigError("--time", f"got '{request.time}', expected HH:MM:SS", "for example --time 04:00:00")
     if limit_seconds(request.time) < SHORTEST:
@@ -155,7 +158,7 @@ def require_array(request: Request, site: Site) -> None:
     """
     if request.stages[0] != "extract":
         raise ConfigError(
-            "--array", f"got with '{request.stage}', expected 'extract' or 'all'", "only bricks are shared by jobs; give --nodes"
+            "--array", f"got with '{request.stages[0]}', expected 'extract' or 'all'", "only bricks are shared by jobs; give --nodes"
         )
     if not 2 <= request.array <= LONGEST_ARRAY:
         remedy = "one job of more --nodes deals bricks out evenly; an array suits queues where small jobs start earlier"

@@ -47,7 +47,9 @@ def negative(stamps: StampFormat) -> list[Arm]:
     ]
     if "invvar" in stamps.planes:
         arms.append(
-            Arm("invvar", "negative", "the network sees the inverse variance alone", "train", ('train.data.inputs=["invvar"]',), CHANCE)
+            Arm(
+                "only-invvar", "negative", "the network sees the inverse variance alone", "train", ('train.data.inputs=["invvar"]',), CHANCE
+            )
         )
     purpose = f"the inner {radius:.1f} arcsec of each stamp are taken away"
     return [*arms, Arm("masked-centre", "negative", purpose, "train", (f"train.data.mask_centre={radius:.4f}",), CHANCE)]

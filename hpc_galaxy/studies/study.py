@@ -94,5 +94,5 @@ def send(study: Study, request: Request, dry_run: bool) -> None:
     """Submit every arm that has no result as a chain of jobs, side by side; `request` says where, how long and on how many nodes."""
     for arm in (arm for arm in study.chosen if study.result(arm) is None):
         overrides = arm.overrides(study.folder, study.asked)
-        submit(replace(request, chain=tuple(arm.stages), label=arm.name, overrides=overrides), dry_run)
+        submit(replace(request, stages=arm.stages, label=arm.name, overrides=overrides), dry_run)
     print(f"{study.name}: when the jobs have ended, give the same command without --submit: it reads the results", flush=True)

@@ -1,4 +1,4 @@
-"""``hpc-galaxy submit`` on a real Slurm: the whole chain, and a training that is stopped and queued again."""
+"""``hpc-galaxy submit`` on a real Slurm: the whole chain, an arm of its controls, an array of bricks."""
 
 from __future__ import annotations
 
@@ -60,6 +60,24 @@ def test_the_whole_chain_on_two_nodes(slurm: Any, require: Any, tmp_path: Path) 
     finished = json.loads((tmp_path / "run" / "DONE").read_text())
     assert (finished["ranks"], finished["backend"]) == (2, "horovod")
     assert json.loads((tmp_path / "report" / "report.json").read_text())["auc"] is not None
+    check_control(slurm, tmp_path, options)
+
+
+def check_control(slurm: Any, root: Path, options: tuple[str, ...]) -> None:
+    """An arm of the controls is sent to the queue, and its result is read from there."""
+    command = (*HPC_GALAXY, "controls", *options[:2], "--only", "only-invvar")
+    sent = slurm.run(*command, "--submit", options[options.index("--site") + 1], "--nodes", "2", *LIMIT)
+    assert sent.returncode == 0, sent.stderr
+    assert re.findall(r"job \d+: (\w+)", sent.stdout) == ["train", "realism"], sent.stdout
+    wait(slurm, root, {"train", "realism"}, 120)
+    arm = root / "controls" / "only-invvar"
+    made = (arm / "run" / "DONE").stat().st_mtime_ns
+    read = slurm.run(*command)
+    assert read.returncode == 0, read.stderr
+    assert re.search(r"controls: only-invvar: AUC 0\.\d+ \[", read.stdout), read.stdout
+    assert json.loads((arm / "run" / "DONE").read_text())["ranks"] == 2 and (arm / "run" / "DONE").stat().st_mtime_ns == made
+    report = json.loads((root / "report" / "report.json").read_text())
+    assert [row["name"] for row in report["controls"]["arms"]] == ["only-invvar"]
 
 
 def test_an_array_of_bricks(slurm: Any, tmp_path: Path) -> None:
@@ -76,7 +94,7 @@ def test_an_array_of_bricks(slurm: Any, tmp_path: Path) -> None:
     # The record's newest job of the stage is the one that completes it, after every part.
     wait(slurm, tmp_path, {"extract"}, 60)
     logs = {path.name: path.read_text() for path in (tmp_path / "jobs").glob("*.log")}
-    assert sorted(logs) == [*(f"hpc-galaxy-extract-{array}_{part}.log" for part in (1, 2, 3)), f"hpc-galaxy-extract-{whole}.log"]
+    assert set(logs) == {*(f"hpc-galaxy-extract-{array}_{part}.log" for part in (1, 2, 3)), f"hpc-galaxy-extract-{whole}.log"}
     for part in (1, 2, 3):
         assert f"extract {part}/3: 2 bricks" in logs[f"hpc-galaxy-extract-{array}_{part}.log"]
     rows = [line.split()[:4] for line in slurm.run(*HPC_GALAXY, "status", str(tmp_path)).stdout.splitlines()[1:3]]

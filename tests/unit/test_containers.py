@@ -126,7 +126,7 @@ def test_a_site_names_the_container_that_every_rank_runs(tmp_path: Path) -> None
     (tmp_path / "mine.toml").write_text(f"program = 'apptainer run --bind \"$PWD\" hpc-galaxy.sif'\n{profile}")
     (tmp_path / "run.toml").touch()
     (job,) = make_jobs(
-        Request(stage="train", site=str(tmp_path / "mine.toml"), nodes=2, time="01:00:00", account="", config=tmp_path / "run.toml")
+        Request(stages=["train"], site=str(tmp_path / "mine.toml"), nodes=2, time="01:00:00", account="", config=tmp_path / "run.toml")
     )
     script = render(job, "hpc-galaxy submit train")
     assert '    apptainer run --bind "$PWD" hpc-galaxy.sif train -c run.toml &\n' in script

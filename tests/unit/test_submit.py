@@ -20,7 +20,7 @@ from hpc_galaxy.slurm.queue import GONE, job_states
 from hpc_galaxy.slurm.script import Job, render
 from hpc_galaxy.slurm.site import STAGES, list_sites, load_site
 from hpc_galaxy.slurm.status import describe, examine, read_log
-from hpc_galaxy.slurm.submit import CHAIN, Request, make_jobs
+from hpc_galaxy.slurm.submit import CHAIN, Request, make_jobs, stages_of
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -89,10 +89,10 @@ def test_pbs_is_told_ranks_by_the_launcher() -> None:
     assert "-n 18 " in script and "{ranks" not in script
 
 
-def request(tmp_path: Path, **changes: Any) -> Request:
+def request(tmp_path: Path, stage: str = "all", **changes: Any) -> Request:
     (tmp_path / "run.toml").touch()
-    values = {"stage": "all", "site": "generic-slurm", "nodes": 2, "time": "01:00:00", "account": "", "config": tmp_path / "run.toml"}
-    return Request(**{**values, **changes})
+    values = {"site": "generic-slurm", "nodes": 2, "time": "01:00:00", "account": "", "config": tmp_path / "run.toml"}
+    return Request(stages_of(stage), **{**values, **changes})
 
 
 def test_the_chain_is_extract_to_realism_and_a_report_takes_one_node(tmp_path: Path) -> None:
