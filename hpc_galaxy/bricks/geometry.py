@@ -7,6 +7,7 @@ axis. FITS headers and obiwan's ``simcat`` tables count from 1; they are convert
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from astropy.wcs import WCS
 
 PIXEL_SCALE = 0.262  # arcsec
+TAN = ("RA---TAN", "DEC--TAN")
 BRICK_DEGREES = 0.25
 SURVEY_COLUMNS = 12  # bricks in a row of a synthetic survey
 
@@ -92,13 +94,15 @@ def survey_bricks(count: int, ra: float, dec: float) -> list[Brick]:
 
 def brick_wcs(ra: float, dec: float, npix: int) -> WCS:
     """Return the TAN projection of a brick of `npix` x `npix` pixels, north up, east left."""
+    return projection(TAN, [ra, dec], [(npix + 1) / 2] * 2, np.diag([-PIXEL_SCALE, PIXEL_SCALE]) / 3600)
+
+
+def projection(ctype: Sequence[str], crval: Sequence[float], crpix: Sequence[float], cd: np.ndarray) -> WCS:
+    """Return the projection that FITS keywords of these names describe; `cd` of shape (2, 2), degrees a pixel."""
     from astropy.wcs import WCS  # and coordinates, and units: a third of what a stage reads before it begins
 
     wcs = WCS(naxis=2)
-    wcs.wcs.ctype = ["RA---TAN", "DEC--TAN"]
-    wcs.wcs.crval = [ra, dec]
-    wcs.wcs.crpix = [(npix + 1) / 2] * 2
-    wcs.wcs.cd = np.diag([-PIXEL_SCALE, PIXEL_SCALE]) / 3600
+    wcs.wcs.ctype, wcs.wcs.crval, wcs.wcs.crpix, wcs.wcs.cd = list(ctype), list(crval), list(crpix), cd
     return wcs
 
 

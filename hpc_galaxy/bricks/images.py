@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import fitsio
 import numpy as np
 
+from hpc_galaxy.bricks.geometry import TAN, projection
 from hpc_galaxy.bricks.hdus import Hdu, check_data_sum, damaged, data_sum, open_bytes, plane_hdu
 from hpc_galaxy.bricks.layout import coadd_path, find
 from hpc_galaxy.bricks.tiles import decode_tiles, tiled_plane, touched_tiles
@@ -202,8 +203,8 @@ def wcs_header(wcs: WCS, brick: str, plane: str, band: str) -> list[dict[str, An
     """Return the header of a coadd: its projection, its brick, band and units."""
     crpix, crval, cd = wcs.wcs.crpix, wcs.wcs.crval, wcs.wcs.cd
     values = {
-        "CTYPE1": "RA---TAN",
-        "CTYPE2": "DEC--TAN",
+        "CTYPE1": TAN[0],
+        "CTYPE2": TAN[1],
         "CUNIT1": "deg",
         "CUNIT2": "deg",
         "CRVAL1": crval[0],
@@ -224,11 +225,6 @@ def wcs_header(wcs: WCS, brick: str, plane: str, band: str) -> list[dict[str, An
 
 def header_wcs(header: Any) -> WCS:
     """Return the TAN projection that a coadd's header describes."""
-    from astropy.wcs import WCS  # and coordinates, and units: a third of what a stage reads before it begins
-
-    wcs = WCS(naxis=2)
-    wcs.wcs.ctype = [header["CTYPE1"].strip(), header["CTYPE2"].strip()]
-    wcs.wcs.crval = [header["CRVAL1"], header["CRVAL2"]]
-    wcs.wcs.crpix = [header["CRPIX1"], header["CRPIX2"]]
-    wcs.wcs.cd = np.array([[header["CD1_1"], header["CD1_2"]], [header["CD2_1"], header["CD2_2"]]])
-    return wcs
+    ctype, crval, crpix = ([header[f"{name}1"], header[f"{name}2"]] for name in ("CTYPE", "CRVAL", "CRPIX"))
+    cd = np.array([[header["CD1_1"], header["CD1_2"]], [header["CD2_1"], header["CD2_2"]]])
+    return projection([axis.strip() for axis in ctype], crval, crpix, cd)
