@@ -28,6 +28,7 @@ ALLOWED = (
     "at 1 it finds",
     "score of 0.5 for everything has 0.25",
     "at most 0.05",
+    "at most 0.01",
     "below 0.1",
     "exceed 3 by chance",
     "within 1 arcsec",

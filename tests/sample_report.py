@@ -103,12 +103,22 @@ def make_controls() -> dict[str, Any]:
         for strength, auc, found in rows:
             more = {"defect": defect, "strength": strength, "unit": unit}
             arms.append(arm(f"{defect}-{strength:g}", "positive", auc, found, f"fakes have the defect {defect}", **more))
+    arms[8] |= {"simpler": {"name": "light profile", "examples": 580, "auc": 0.6123, "interval": [0.57, 0.65], "p_value": 0.0005}}
     arms.append(arm("resnet", "ladder", 0.52, False, "a residual network of 20 layers"))
     arms += [arm(f"only-{band}", "bands", 0.505, False, f"the network sees {band} alone") for band in "grz"]
     said = "the network finds a centroid that is off by 0.25 px, not by 0.1 px"
     thresholds = [
-        {"defect": "centroid", "unit": "px", "tried": [0.1, 0.25, 0.5], "first_detected": 0.25, "sentence": said},
-        {"defect": "psf", "unit": "", "tried": [0.02, 0.05, 0.1], "first_detected": None, "sentence": "not found, up to 0.1"},
+        {
+            "defect": "centroid",
+            "unit": "px",
+            "tried": [0.1, 0.25, 0.5],
+            "first_detected": 0.25,
+            "first_simpler": None,
+            "simpler": None,
+            "sentence": said,
+        },
+        {"defect": "psf", "unit": "", "tried": [0.02, 0.05, 0.1], "first_detected": None, "sentence": "not found, up to 0.1"}
+        | {"first_simpler": 0.1, "simpler": "light profile", "first_audited": None},
         {"defect": "flux", "unit": "", "tried": [0.05, 0.2], "first_detected": 0.2, "sentence": "found from 0.2"},
     ]
     return {"arms": arms, "thresholds": thresholds}

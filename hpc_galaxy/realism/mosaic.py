@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from hpc_galaxy.files import whole_file
-from hpc_galaxy.realism.pixels import pixel_scatter
+from hpc_galaxy.realism.pixels import pixel_scatter, plane_of
 from hpc_galaxy.shards.schema import DEFAULT, StampFormat
 
 SIDE = 1.25  # of a panel, inches
@@ -104,12 +104,6 @@ def _panels(stamps: np.ndarray, made_of: StampFormat) -> tuple[list[str], list[n
         titles += [f"invvar {band}" for band in made_of.bands]
         panels += [*np.moveaxis(scale_invvar(stamps, made_of), -1, 0)]
     return titles, panels
-
-
-def plane_of(stamps: np.ndarray, plane: str, made_of: StampFormat) -> np.ndarray:
-    """Return the channels of one plane, shape (n, size, size, bands)."""
-    first = made_of.planes.index(plane) * len(made_of.bands)
-    return stamps[..., first : first + len(made_of.bands)]
 
 
 def noise(stamps: np.ndarray, made_of: StampFormat = DEFAULT) -> np.ndarray:

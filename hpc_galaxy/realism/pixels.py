@@ -1,10 +1,18 @@
-"""What pixels by themselves tell of their noise."""
+"""Planes of stamps, and what pixels by themselves tell of their noise."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from hpc_galaxy.shards.schema import StampFormat
+
 TO_SIGMA = 1.4826  # the standard deviation of normal numbers over their median distance from the median
+
+
+def plane_of(stamps: np.ndarray, plane: str, made_of: StampFormat) -> np.ndarray:
+    """Return the channels of one plane, shape (n, size, size, bands)."""
+    first = made_of.planes.index(plane) * len(made_of.bands)
+    return stamps[..., first : first + len(made_of.bands)]
 
 
 def pixel_scatter(images: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ import numpy as np
 
 from hpc_galaxy.auc import auc, bootstrap_auc
 from hpc_galaxy.config import Realism
+from hpc_galaxy.realism.baselines import Baseline
 from hpc_galaxy.realism.calibration import calibrate
 from hpc_galaxy.realism.clustered import clustered_auc, clustered_mean, permutation_p
 from hpc_galaxy.realism.power import detectable_auc, provable_margin
@@ -54,7 +55,14 @@ def call_fake(logits: np.ndarray) -> np.ndarray:
 
 
 def summarise(
-    labels: np.ndarray, logits: np.ndarray, bricks: np.ndarray, settings: Realism, seed: int, leaks: Sequence[str] = (), where: str = ""
+    labels: np.ndarray,
+    logits: np.ndarray,
+    bricks: np.ndarray,
+    settings: Realism,
+    seed: int,
+    leaks: Sequence[str] = (),
+    where: str = "",
+    simpler: Sequence[Baseline] = (),
 ) -> dict[str, Any]:
     """Return the numbers of the report, ready for JSON.
 
@@ -77,6 +85,8 @@ def summarise(
         Why there may be no verdict, see `hpc_galaxy.realism.gate.find_leaks`.
     where : str
         At which galaxies they are told apart, see `hpc_galaxy.realism.where.describe`.
+    simpler : sequence of Baseline
+        What other classifiers make of the same galaxies.
     """
     logits = logits.reshape(-1, len(labels), 2)
     scores, called, count = fake_probability(logits), call_fake(logits), len(np.unique(bricks))
@@ -103,7 +113,7 @@ def summarise(
         "provable_margin": provable_margin(found) if found else None,
         "calibration": asdict(calibrate(labels, scores.mean(axis=0))),
         "confusion": confusion_table(labels, called),
-        "verdict": asdict(judge(found, p_value, settings.margin or None, leaks, where)),
+        "verdict": asdict(judge(found, p_value, settings.margin or None, leaks, where, simpler)),
     }
 
 

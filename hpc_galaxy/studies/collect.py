@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from hpc_galaxy.files import read_object, shown, write_json
 from hpc_galaxy.realism.html.build import write_html
 from hpc_galaxy.realism.power import SIGNIFICANCE
 from hpc_galaxy.studies.arms import CHANCE, Arm
-from hpc_galaxy.studies.run import Study, is_found, tries
+from hpc_galaxy.studies.run import Study, found_by, is_found, tries
 
 
 def collect(study: Study) -> dict[str, Any]:
@@ -36,7 +37,7 @@ def _is_needless(arm: Arm, rows: Sequence[dict[str, Any]]) -> bool:
 
 
 def _row(study: Study, arm: Arm, report: dict[str, Any]) -> dict[str, Any]:
-    found = is_found(arm, report, tries(arm, study.arms))
+    found, simpler = is_found(arm, report, tries(arm, study.arms)), found_by(report, tries(arm, study.arms))
     failed = [check["name"] for check in report["audit"]["checks"] if check["result"] == "fail"]
     return {
         "name": arm.name,
@@ -50,14 +51,15 @@ def _row(study: Study, arm: Arm, report: dict[str, Any]) -> dict[str, Any]:
         "tries": tries(arm, study.arms),
         "leaks": failed,
         "found": found,
-        "as_expected": not found if arm.expected == CHANCE else None,
+        "simpler": asdict(simpler) if simpler else None,
+        "as_expected": not found and simpler is None if arm.expected == CHANCE else None,
         "report": shown(arm.report(study.folder)),
         "command": study.command(arm),
     }
 
 
 def thresholds(arms: Sequence[Arm], rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return for each defect how strong it has to be for the network, and for the audit, to find it.
+    """Return for each defect how strong it has to be for the network, for a simpler classifier, and for the audit, to find it.
 
     Parameters
     ----------
@@ -73,6 +75,7 @@ def thresholds(arms: Sequence[Arm], rows: Sequence[dict[str, Any]]) -> list[dict
         if not mine:
             continue
         first = next((row["strength"] for row in mine if row["found"]), None)
+        simpler = next((row for row in mine if row.get("simpler")), None)
         audited = next((row["strength"] for row in mine if row["leaks"]), None)
         tried = [row["strength"] for row in mine]
         table.append(
@@ -81,17 +84,24 @@ def thresholds(arms: Sequence[Arm], rows: Sequence[dict[str, Any]]) -> list[dict
                 "unit": unit,
                 "tried": tried,
                 "first_detected": first,
+                "first_simpler": simpler["strength"] if simpler else None,
+                "simpler": simpler["simpler"]["name"] if simpler else None,
                 "first_audited": audited,
-                "sentence": _sentence(defect, unit, tried, first),
+                "sentence": _sentence(defect, unit, tried, first, simpler),
             }
         )
     return table
 
 
-def _sentence(defect: str, unit: str, tried: Sequence[float], first: float | None) -> str:
+def _sentence(defect: str, unit: str, tried: Sequence[float], first: float | None, simpler: dict[str, Any] | None) -> str:
+    """Say from which strength on the network finds a defect, and the simpler classifier where that one finds a weaker one."""
     weaker = [strength for strength in tried if first is None or strength < first]
     without = f", not at {', '.join(f'{strength:g}' for strength in weaker)}" if weaker else ""
-    return f"{defect}: found from {first:g} {unit} on{without}" if first is not None else f"{defect}: not found up to {tried[-1]:g} {unit}"
+    network = f"found from {first:g} {unit} on{without}" if first is not None else f"not found up to {tried[-1]:g} {unit}"
+    if simpler is None or (first is not None and first <= simpler["strength"]):
+        return f"{defect}: {network}"
+    by = f"by the classifier that sees the {simpler['simpler']['name']}"
+    return f"{defect}: found from {simpler['strength']:g} {unit} on {by}; by the network {network}"
 
 
 def put_into_report(study: Study, found: dict[str, Any]) -> Path:

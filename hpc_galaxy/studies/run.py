@@ -17,7 +17,9 @@ from hpc_galaxy.errors import ConfigError, InputError, StageError
 from hpc_galaxy.files import lock, read_object, shown
 from hpc_galaxy.launch import HEADING, environment, stages_on_ranks
 from hpc_galaxy.ledger import LOCK
+from hpc_galaxy.realism.baselines import Baseline
 from hpc_galaxy.realism.power import SIGNIFICANCE
+from hpc_galaxy.realism.verdict import surest
 from hpc_galaxy.studies.arms import CHANCE, Arm
 
 SECTIONS = ("survey", "injection", "extract", "split", "train", "realism")
@@ -104,6 +106,11 @@ def is_found(arm: Arm, report: dict[str, Any], tries: int) -> bool:
     return report["p_value"] is not None and report["p_value"] <= SIGNIFICANCE / tries
 
 
+def found_by(report: dict[str, Any], tries: int) -> Baseline | None:
+    """Return the simpler classifier that tells the classes apart, None where none does; see `hpc_galaxy.realism.verdict.surest`."""
+    return surest([Baseline(**row) for row in report.get("baselines") or ()], tries)
+
+
 def tries(arm: Arm, arms: Sequence[Arm]) -> int:
     """Return how many arms ask the same question: the strengths of a defect, the negative controls; otherwise 1."""
     if arm.defect:
@@ -138,8 +145,9 @@ def _run_chain(study: Study, chain: Sequence[Arm], ranks: int, every: bool) -> I
         except StageError as error:
             yield str(error)
             continue
-        found = is_found(arm, report, tries(arm, study.arms))
-        print(f"{study.name}: {arm.name}: {_outcome(report)}, {'found' if found else 'not found'}", flush=True)
+        found, simpler = is_found(arm, report, tries(arm, study.arms)), found_by(report, tries(arm, study.arms))
+        also = f"; {simpler.name}: AUC {simpler.auc:.3f}" if simpler else ""
+        print(f"{study.name}: {arm.name}: {_outcome(report)}, {'found' if found else 'not found'}{also}", flush=True)
         if found and arm.defect and not every:
             return
 

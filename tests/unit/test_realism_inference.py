@@ -9,6 +9,7 @@ import pytest
 from scipy.stats import norm, ttest_1samp
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
+from hpc_galaxy.realism.baselines import Baseline
 from hpc_galaxy.realism.calibration import calibrate
 from hpc_galaxy.realism.clustered import ClusteredAuc, clustered_auc, clustered_mean, permutation_p
 from hpc_galaxy.realism.power import detectable_auc, needed_for_margin, needed_to_detect, provable_margin
@@ -155,6 +156,35 @@ def test_calibration_of_perfect_and_of_boastful_scores() -> None:
 )
 def test_verdicts(auc: float, error: float, p_value: float, margin: float, leaks: list[str], kind: str, sentence: str) -> None:
     verdict = judge(ClusteredAuc(auc, error, error, 100), p_value, margin, leaks)
+    assert verdict.kind == kind and sentence in verdict.sentence
+
+
+SEES = {"noise": (0.61, 0.0002), "centroid": (0.5, 0.5)}
+
+
+@pytest.mark.parametrize(
+    ("sees", "p_value", "leaks", "kind", "sentence"),
+    [
+        (
+            SEES,
+            0.3,
+            [],
+            TOLD_APART,
+            "the network does not tell them apart, but a simpler classifier that sees the noise does: AUC 0.610 [0.590, 0.630]",
+        ),
+        (SEES, 0.01, [], TOLD_APART, "AUC 0.500 [0.490, 0.510]: told apart (p = 0.01)"),
+        (SEES, 0.3, ["shared pixels"], REFUSED, "no verdict: shared pixels"),
+        ({"noise": (0.52, 0.006), "centroid": (0.5, 0.5)}, 0.3, [], ALIKE, "indistinguishable"),  # 0.012 when corrected for two
+        ({"noise": (0.52, 0.006)}, 0.3, [], TOLD_APART, "sees the noise"),
+        ({"noise": (0.61, 0.0002), "centroid": (0.9, 0.0002)}, 0.3, [], TOLD_APART, "sees the centroid does: AUC 0.900"),
+        ({}, 0.3, [], ALIKE, "indistinguishable"),
+    ],
+)
+def test_what_a_simpler_classifier_finds_is_not_indistinguishable(
+    sees: dict[str, tuple[float, float]], p_value: float, leaks: list[str], kind: str, sentence: str
+) -> None:
+    simpler = [Baseline(name, 1000, auc, (auc - 0.02, auc + 0.02), p) for name, (auc, p) in sees.items()]
+    verdict = judge(ClusteredAuc(0.5, 0.005, 0.005, 100), p_value, 0.02, leaks, simpler=simpler)
     assert verdict.kind == kind and sentence in verdict.sentence
 
 

@@ -41,7 +41,7 @@ def test_report_and_pictures(trained: Path, capsys: pytest.CaptureFixture[str]) 
     assert content["auc"] > 0.9 and content["auc_interval"][0] > 0.8
     assert content["verdict"]["kind"] == "refused" and "realism: no verdict: the audit failed: shared pixels, centroid x" in out
     baselines = {each["name"]: each["auc"] for each in content["baselines"]}
-    assert list(baselines) == ["catalog", "centroid", "linear on pixels"] and "  linear on pixels  AUC " in out
+    assert list(baselines) == ["catalog", "centroid", "light profile", "noise", "linear on pixels"] and "  linear on pixels  AUC " in out
     # The fakes of these shards are brighter in their middle; their catalog says nothing.
     assert baselines["linear on pixels"] > 0.9 > 0.75 > baselines["catalog"]
     assert content["examples"] == 40 and content["bricks"] == 5

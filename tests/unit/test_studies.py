@@ -177,6 +177,27 @@ def test_a_defect_that_is_never_found_has_no_threshold() -> None:
     assert threshold["sentence"] == "centroid: not found up to 0.1 px"
 
 
+@pytest.mark.parametrize(
+    ("first", "simpler", "sentence"),
+    [
+        (None, 0.1, "found from 0.1 px on by the classifier that sees the centroid; by the network not found up to 1 px"),
+        (1.0, 0.1, "found from 0.1 px on by the classifier that sees the centroid; by the network found from 1 px on, not at 0.1"),
+        (1.0, 1.0, "found from 1 px on, not at 0.1"),
+        (1.0, None, "found from 1 px on, not at 0.1"),
+    ],
+)
+def test_what_a_simpler_classifier_finds_earlier_is_said(first: float | None, simpler: float | None, sentence: str) -> None:
+    sees = {"name": "centroid", "auc": 0.6, "p_value": 0.0001}
+    rows = [
+        {"defect": "centroid", "strength": at, "leaks": [], "found": first is not None and at >= first}
+        | {"simpler": sees if simpler is not None and at >= simpler else None}
+        for at in (0.1, 1.0)
+    ]
+    (threshold,) = thresholds([WEAK, STRONG], rows)
+    assert (threshold["first_simpler"], threshold["simpler"]) == (simpler, "centroid" if simpler else None)
+    assert threshold["sentence"] == f"centroid: {sentence}"
+
+
 def test_p_values_are_corrected_for_the_number_of_tries(config: Path) -> None:
     arms = [NOTHING, WEAK, STRONG, Arm("only-g", "bands", "", "train", ())]
     assert [tries(arm, arms) for arm in arms] == [1, 2, 2, 1]

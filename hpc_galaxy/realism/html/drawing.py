@@ -22,7 +22,8 @@ RELIABILITY_CAPTION = (
 )
 THRESHOLDS_CAPTION = (
     "Each point is a run of its own: fakes with this defect, their own data and network. Bars are 95 % intervals by bricks. Filled red:\n"
-    "found; open: not found. On the dotted line at 0.5 the network guesses; the dashed line is the weakest defect that was found."
+    "found; open: not found. On the dotted line at 0.5 the network guesses; the dashed line is the weakest defect that it found. Green\n"
+    "squares: the simpler classifier that tells these fakes apart most surely, where one does."
 )
 REPLICATE_CAPTION = (
     "Each bar is a run of the same survey with one defect of the scripts of 2018, or with all; black lines are 95 % intervals by\n"
@@ -101,9 +102,9 @@ def draw_thresholds(arms: Sequence[Mapping[str, Any]], thresholds: Sequence[Mapp
     Parameters
     ----------
     arms : sequence of dict
-        Runs with ``defect``, ``strength``, ``auc``, ``auc_interval`` and ``verdict``.
+        Runs with ``defect``, ``strength``, ``auc``, ``auc_interval``, and ``simpler``, the ``auc`` and ``interval`` of another classifier.
     thresholds : sequence of dict
-        With ``defect``, ``unit`` and ``first_detected``, which is None where nothing was found.
+        With ``defect``, ``unit`` and ``first_detected``, which is None where the network found nothing; ``first_simpler`` and ``simpler``.
     path : Path
         Where to.
     """
@@ -119,7 +120,7 @@ def draw_thresholds(arms: Sequence[Mapping[str, Any]], thresholds: Sequence[Mapp
     lowest = min([0.42, *[arm["auc_interval"][0] for arm in arms if arm.get("auc_interval")]])
     for axes in panels[:, 0]:
         axes.set(ylabel="test AUC", ylim=(lowest - 0.02, 1.02))
-    _finish(figure, "From which strength the network finds each defect", THRESHOLDS_CAPTION, path)
+    _finish(figure, "From which strength the network finds each defect, and a simpler classifier", THRESHOLDS_CAPTION, path)
 
 
 def _draw_defect(axes: Axes, arms: Sequence[Mapping[str, Any]], threshold: Mapping[str, Any]) -> None:
@@ -132,8 +133,12 @@ def _draw_defect(axes: Axes, arms: Sequence[Mapping[str, Any]], threshold: Mappi
         axes.errorbar(
             arm["strength"], arm["auc"], _bars(arm), fmt="o", color="C3" if found else "C0", markerfacecolor="C3" if found else "white"
         )
+        if arm.get("simpler"):
+            other = {"auc": arm["simpler"]["auc"], "auc_interval": arm["simpler"]["interval"]}
+            axes.errorbar(arm["strength"], other["auc"], _bars(other), fmt="s", color="C2", markersize=5, alpha=0.8)
     said = "not found" if first is None else f"found from {first:g}"
-    axes.set_title(f"{threshold['defect']}: {said}", fontsize=10.5)
+    simpler = f"\n{threshold['simpler']}: from {threshold['first_simpler']:g}" if threshold.get("simpler") else "\n"
+    axes.set_title(f"{threshold['defect']}: {said}{simpler}", fontsize=10.5)
     axes.set(xlabel=f"strength ({threshold['unit']})" if threshold.get("unit") else "strength")
     axes.margins(x=0.15)
 
