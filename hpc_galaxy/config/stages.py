@@ -253,7 +253,8 @@ class Realism(Section):
     margin : float
         How far from 0.5 an AUC may be for fake and real to count as indistinguishable; 0: as near as the test set can show.
     baselines : bool
-        Whether simpler classifiers are trained, to see what the network knows beyond them.
+        Whether simpler classifiers are trained, to see what the network knows beyond them; what one of them tells apart is not called
+        indistinguishable.
     occlusion_galaxies : int
         Galaxies of which patches are hidden, to see what the network looks at; 0: none. A stamp of 6 channels goes through the network
         about 850 times.

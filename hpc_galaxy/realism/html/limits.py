@@ -21,8 +21,9 @@ LIMITS = (
     ),
     (
         "The network may be too weak.",
-        "Another network, or more training galaxies, may find what this one does not. The positive controls say how small a defect this "
-        "network finds with this many galaxies; without them an AUC of one half is no evidence.",
+        "Another network, or more training galaxies, may find what this one does not. From some thousand galaxies a network learns less of "
+        "profiles and noise than classifiers that are told what to measure; these are asked as well, and have a say in the verdict. The "
+        "positive controls say how small a defect is found with this many galaxies; without them an AUC of one half is no evidence.",
     ),
     (
         "Where and why are correlations.",
