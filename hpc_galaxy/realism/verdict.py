@@ -71,17 +71,19 @@ def judge(
         return Verdict(REFUSED, None, f"no verdict: {'; '.join(leaks)}")
     if found is None or p_value is None:
         return Verdict(UNDECIDED, None, "undecided: no error without two bricks and both classes")
-    low, high = found.interval()
-    number = _number(found.auc, (low, high))
+    number, high = _number(found), found.interval()[1]
     wanted = min(provable_margin(found), WIDEST) if margin is None else margin
     inner = found.interval(1 - 2 * SIGNIFICANCE)
     within = 0.5 - wanted < inner[0] and inner[1] < 0.5 + wanted
     if p_value <= SIGNIFICANCE:
         but = f", though by less than {wanted:.3f}" if within else ""
+        best = max(simpler, key=lambda each: each.auc, default=None)
+        if best is not None and best.interval[0] > high:
+            but += f"; the network has learned too little: a simpler classifier that sees the {best.name} has {_number(best)}"
         return Verdict(TOLD_APART, wanted, f"{number}: told apart{f' {where}' if where else ''} (p = {p_value:.2g}){but}")
     better = surest(simpler)
     if better is not None:
-        sees = f"a simpler classifier that sees the {better.name} does: {_number(better.auc, better.interval)}"
+        sees = f"a simpler classifier that sees the {better.name} does: {_number(better)}"
         return Verdict(TOLD_APART, wanted, f"{number}: the network does not tell them apart, but {sees} (p = {better.p_value:.2g})")
     if within:
         return Verdict(ALIKE, wanted, f"{number}: indistinguishable within +/- {wanted:.3f} at {100 * POWER:.0f} % power")
@@ -98,8 +100,9 @@ def surest(simpler: Sequence[Baseline], tries: int = 1) -> Baseline | None:
     return best if best is not None and best.p_value * len(simpler) * tries <= OUTDONE else None
 
 
-def _number(auc: float, interval: tuple[float, float]) -> str:
-    return f"AUC {auc:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]"
+def _number(found: ClusteredAuc | Baseline) -> str:
+    low, high = found.interval() if isinstance(found, ClusteredAuc) else found.interval
+    return f"AUC {found.auc:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def _what_it_takes(found: ClusteredAuc, margin: float) -> str:
