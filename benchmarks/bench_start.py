@@ -41,7 +41,7 @@ def main() -> None:
                 seconds[side].append(processor_seconds(program))
         found = log.record("from the start to the end of a process that imports torch", "process", seconds, dict.fromkeys(PROGRAMS, 1.0))
         for side, one in found.items():
-            print(f"  {side:{len(OWN)}} {with_unit(one.seconds)} of processor time", flush=True)
+            print(f"  {side:{len(ENDED)}} {with_unit(one.seconds)} of processor time", flush=True)
         log.ratio("start_and_end_with_torch", statistics.median(seconds[OWN]) / statistics.median(seconds[ENDED]), "1.2")
 
 
