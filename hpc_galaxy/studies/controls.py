@@ -7,13 +7,13 @@ from hpc_galaxy.studies.arms import CHANCE, FOUND, Arm
 
 # (unit, strengths, what is wrong, how a strength reads) of each deliberate defect of the injection, the weakest first.
 DEFECTS: dict[str, tuple[str, tuple[float, ...], str]] = {
-    "centroid": ("px", (0.1, 0.25, 0.5, 1.0), "fakes are drawn to the right of where they are said to be"),
+    "centroid": ("px", (0.05, 0.1, 0.25, 0.5, 1.0), "fakes are drawn to the right of their listed place"),
     "psf": ("relative", (0.05, 0.1, 0.2, 0.4), "the fakes' PSF is too broad"),
-    "noise": ("share", (0.5, 1.0), "photon noise of the fakes is missing"),
+    "noise": ("share", (0.1, 0.25, 0.5, 1.0), "photon noise of the fakes is missing"),
     "flux": ("relative", (0.05, 0.1, 0.2, 0.4), "fakes are brighter than the catalog says"),
     "index": ("relative", (0.25, 0.5, 1.0, 2.0), "the fakes' Sersic index is too large"),
     "smooth": ("share", (0.5, 1.0), "the fakes lack substructure: bulge and knots are smoothed away"),
-    "invvar": ("times", (0.25, 0.5, 1.0), "the fakes' photon noise is counted in the inverse variance once more"),
+    "invvar": ("times", (0.02, 0.05, 0.1, 0.25, 1.0), "the fakes' photon noise is counted in the inverse variance once more"),
 }
 
 

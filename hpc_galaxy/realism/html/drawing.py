@@ -120,7 +120,7 @@ def draw_thresholds(arms: Sequence[Mapping[str, Any]], thresholds: Sequence[Mapp
     lowest = min([0.42, *[arm["auc_interval"][0] for arm in arms if arm.get("auc_interval")]])
     for axes in panels[:, 0]:
         axes.set(ylabel="test AUC", ylim=(lowest - 0.02, 1.02))
-    _finish(figure, "From which strength the network finds each defect, and a simpler classifier", THRESHOLDS_CAPTION, path)
+    _finish(figure, "From which strength on each defect is found", THRESHOLDS_CAPTION, path)
 
 
 def _draw_defect(axes: Axes, arms: Sequence[Mapping[str, Any]], threshold: Mapping[str, Any]) -> None:
@@ -136,11 +136,11 @@ def _draw_defect(axes: Axes, arms: Sequence[Mapping[str, Any]], threshold: Mappi
         if arm.get("simpler"):
             other = {"auc": arm["simpler"]["auc"], "auc_interval": arm["simpler"]["interval"]}
             axes.errorbar(arm["strength"], other["auc"], _bars(other), fmt="s", color="C2", markersize=5, alpha=0.8)
-    said = "not found" if first is None else f"found from {first:g}"
-    simpler = f"\n{threshold['simpler']}: from {threshold['first_simpler']:g}" if threshold.get("simpler") else "\n"
-    axes.set_title(f"{threshold['defect']}: {said}{simpler}", fontsize=10.5)
+    said = "not found" if first is None else f"from {first:g}"
+    simpler = f"{threshold['simpler']} from {threshold['first_simpler']:g}" if threshold.get("simpler") else ""
+    axes.set_title(f"{threshold['defect']}\nnetwork: {said}\n{simpler and f'simpler: {simpler}'}", fontsize=10.5)
     axes.set(xlabel=f"strength ({threshold['unit']})" if threshold.get("unit") else "strength")
-    axes.margins(x=0.15)
+    axes.set(xlim=(0, 1.12 * max((arm["strength"] for arm in arms), default=1)))
 
 
 def draw_replicate(arms: Sequence[Mapping[str, Any]], path: Path) -> None:
