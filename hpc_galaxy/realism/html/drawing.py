@@ -26,8 +26,9 @@ THRESHOLDS_CAPTION = (
     "squares: the simpler classifier that tells these fakes apart most surely, where one does."
 )
 REPLICATE_CAPTION = (
-    "Each bar is a run of the same survey with one defect of the scripts of 2018, or with all; black lines are 95 % intervals by\n"
-    "bricks. On the dotted line at 0.5 there is nothing to find. What goes beyond the honest run is leak."
+    "Each bar is a run of the same survey with one defect of the scripts of 2018, or with all: red where the network tells the classes\n"
+    "apart, blue where not; black lines are 95 % intervals by bricks. On the dotted line at 0.5 there is nothing to find. What goes\n"
+    "beyond the honest run is leak. Green squares: the simpler classifier that tells them apart most surely, where one does."
 )
 
 
@@ -149,7 +150,7 @@ def draw_replicate(arms: Sequence[Mapping[str, Any]], path: Path) -> None:
     Parameters
     ----------
     arms : sequence of dict
-        Runs with ``name``, ``purpose``, ``auc`` and ``auc_interval``.
+        Runs with ``name``, ``purpose``, ``auc``, ``auc_interval``, ``found`` and ``simpler``.
     path : Path
         Where to.
     """
@@ -157,9 +158,13 @@ def draw_replicate(arms: Sequence[Mapping[str, Any]], path: Path) -> None:
     figure = Figure(figsize=(8.6, 1.9 + 0.52 * len(arms)), layout="constrained")
     axes = figure.subplots()
     for row, arm in enumerate(arms):
-        axes.barh(row, arm["auc"] - 0.5, left=0.5, height=0.6, color="C0" if arm.get("expected") == "0.5" else "C3")
+        axes.barh(row, arm["auc"] - 0.5, left=0.5, height=0.6, color="C3" if arm.get("found") else "C0")
         axes.errorbar(arm["auc"], row, xerr=_bars(arm), fmt="none", ecolor="black", capsize=3)
+        if arm.get("simpler"):
+            axes.plot(arm["simpler"]["auc"], row, "s", color="C2", markersize=6)
         end = max(arm["auc"], *(arm.get("auc_interval") or [0.5]))
+        if arm.get("simpler") and abs(arm["simpler"]["auc"] - end) < 0.03:
+            end = max(end, arm["simpler"]["auc"]) + 0.005
         axes.text(max(end, 0.5) + 0.012, row, f"{arm['auc']:.3f}", va="center", fontsize=10)
     axes.axvline(0.5, color="0.3", linestyle=":")
     axes.set_yticks(range(len(arms)), [textwrap.fill(arm["name"], 40) for arm in arms])
