@@ -28,6 +28,7 @@ LAUNCHERS = (
     ("srun", "SLURM_STEP_NUM_TASKS"),
 )
 GRACE_SECONDS = 2.0
+FORWARD_SECONDS = 0.5  # in which a launcher passes on what was said: Slurm drops what has not arrived when a rank's end ends the step
 POLLS = 200  # of ranks that have to wait, before they sleep: some hundred microseconds
 SHORTEST_PAUSE, LONGEST_PAUSE = 1e-4, 5e-3  # seconds; a barrier has log2(ranks) rounds, each of which may find its rank asleep
 NAMED = 4  # ranks that a message names
@@ -268,16 +269,17 @@ def guard(world: World) -> Iterator[None]:
         # All ranks leave together, and none is killed while it still writes.
         world.barrier()
         world.say(f"hpc-galaxy: {stop}")
+        _let_it_pass_on()
         raise SystemExit(stop.exit_code) from None
     except HpcGalaxyError as error:
         if not world.is_root:
             # Most mistakes show on every rank alike: let rank 0 speak for all and end the job.
             time.sleep(GRACE_SECONDS)
-        print(f"hpc-galaxy: error: {error}", file=sys.stderr, flush=True)
+        _complain(f"hpc-galaxy: error: {error}")
         world.abort(error.exit_code)
     except SystemExit as leaving:
         if isinstance(leaving.code, str):
-            print(leaving.code, file=sys.stderr)
+            _complain(leaving.code)
         if leaving.code not in (None, 0):
             world.abort(leaving.code if isinstance(leaving.code, int) else 1)
     except KeyboardInterrupt:
@@ -288,8 +290,19 @@ def guard(world: World) -> Iterator[None]:
         if isinstance(error, BrokenPipeError) and _reader_has_left():
             world.abort(CLOSED_PIPE)
         lines = traceback.format_exc().splitlines()
-        print("\n".join(f"rank {world.rank}: {line}" for line in lines), file=sys.stderr, flush=True)
+        _complain("\n".join(f"rank {world.rank}: {line}" for line in lines))
         world.abort(1)
+
+
+def _complain(text: str) -> None:
+    """Print what went wrong, in one piece and so that it arrives."""
+    print(f"{text}\n", end="", file=sys.stderr, flush=True)
+    _let_it_pass_on()
+
+
+def _let_it_pass_on() -> None:
+    if expected_size(os.environ) is not None:
+        time.sleep(FORWARD_SECONDS)
 
 
 def _reader_has_left() -> bool:

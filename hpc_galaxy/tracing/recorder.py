@@ -45,7 +45,7 @@ class Recorder:
         self._lines: deque[str] = deque()
         self._names: dict[str, str] = {}
         self._lock = threading.Lock()
-        self._looked = now()
+        self._looked = -MEMORY_NS  # the first look is due at once: a training may be over sooner
         self._file: TextIO | None = None
         try:
             self._file = path.open("w", encoding="utf-8")

@@ -38,7 +38,7 @@ from hpc_galaxy.training.train import train
 from hpc_galaxy.training.weights import load_weights
 from hpc_galaxy.world import World
 
-EXAMPLES, BATCH, EPOCHS = 160, 16, 2
+EXAMPLES, BATCH, EPOCHS = 160, 16, 5  # long enough to be struck in the middle, where 40 steps take half a second
 LAST = EXAMPLES // BATCH * EPOCHS
 BEFORE = 4  # steps that have been saved when something happens
 PREEMPTED, GONE_WITHIN, SILENT = 75, patience(30), patience(5)
@@ -57,7 +57,7 @@ class Job:
     def __init__(self, shards: Path, run: Path, backend: str, *settings: str) -> None:
         self.run = run
         overrides = [f"paths.shards='{shards}'", f"paths.run='{run}'", f"train.epochs={EPOCHS}", f"train.batch_size={BATCH // 2}"]
-        overrides += [f"train.backend='{backend}'", "train.threads=1", "train.saving.every_steps=1", "train.saving.keep=50"]
+        overrides += [f"train.backend='{backend}'", "train.threads=1", "train.saving.every_steps=1", "train.saving.keep=60"]
         overrides += ["train.saving.curve=false"]
         overrides += [f"train.watchdog.silent_seconds={SILENT}", *settings]
         options = [part for override in overrides for part in ("--set", override)]

@@ -23,7 +23,7 @@ from hpc_galaxy.world import World, detect, guard
 def say_threads() -> None:
     """Print the names of gloo's threads."""
     names = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
-    print("threads of gloo's:", sorted(name for name in names if "gloo" in name))
+    print(f"threads of gloo's: {sorted(name for name in names if 'gloo' in name)}\n", end="", flush=True)  # in one piece
 
 
 class Stop:

@@ -24,7 +24,7 @@ def test_the_whole_chain_with_mpich(slurm: Any, require: Any, tmp_path: Path) ->
     assert run("-c", LIBRARY).stdout.split() == ["MPICH", "MPICH"]
     assert sorted(run("-c", WHO_AM_I).stdout.splitlines()) == ["rank 0 of 2 by srun", "rank 1 of 2 by srun"]
     # Without the protocol that MPICH speaks each rank would be alone.
-    alone = run("-c", WHO_AM_I, mpi="none")
+    alone = run("-c", f"from hpc_galaxy.world import World, guard\nwith guard(World()): {WHO_AM_I}", mpi="none")
     assert alone.returncode != 0 and "2 processes were started, but MPI sees 1" in alone.stderr and "--mpi=pmi2 (MPICH)" in alone.stderr
 
     (tmp_path / "run.toml").write_text(helpers.SMALL_SURVEY)

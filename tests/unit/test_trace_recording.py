@@ -39,12 +39,13 @@ def test_what_is_recorded_is_read_again(tmp_path: Path, monkeypatch: pytest.Monk
         watch.lap("step", 1)
         recorder.note({"flops_per_image": 3})
     file = RankFile(tmp_path / "trace" / "0001" / "rank_000000.jsonl")
-    cut, read, step, rate, note, footer = file.items()
+    cut, read, step, rate, memory, note, footer = file.items()
     assert isinstance(cut, Span) and (cut.track, cut.name, cut.detail) == ("main", "cut", '1234p056 "quoted"')
     assert cut.duration == pytest.approx(watch.seconds["cut"] * 1e9, rel=1e-6) and cut.duration >= 10**7
     assert isinstance(read, Span) and (read.track, read.name, read.detail) == ("reader", "read", 7) and read.start >= cut.end
     assert isinstance(step, Span) and (step.track, step.name, step.detail) == ("steps", "step", 1) and step.end >= read.end
     assert isinstance(rate, Counter) and rate.value * step.duration == pytest.approx(8e9, rel=1e-4)
+    assert isinstance(memory, Counter) and memory.name == "memory (MB)" and memory.value > 1
     assert note == {"flops_per_image": 3}
     assert footer["ended"] == "well" == file.footer["ended"]
     assert abs(file.to_time_of_day(cut.end) - time.time_ns()) < 60 * 10**9

@@ -157,6 +157,21 @@ def test_other_ranks_let_rank_0_speak_first(monkeypatch: pytest.MonkeyPatch, cap
     assert "srun: b; c" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("environ", "waits"), [({"SLURM_STEP_NUM_TASKS": "2"}, [module.FORWARD_SECONDS]), ({}, [])])
+def test_a_launcher_is_given_the_time_to_pass_on_what_was_said(
+    monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], waits: list[float]
+) -> None:
+    """Slurm drops what has not arrived when the first failed rank ends the step."""
+    slept: list[float] = []
+    monkeypatch.setattr(module.time, "sleep", slept.append)
+    monkeypatch.setattr(module.os, "environ", environ)
+    for error in (RuntimeError("broken"), InputError("a", "b", "c")):
+        with pytest.raises(SystemExit), guard(World(0, 2, comm=Comm())):
+            raise error
+
+    assert slept == 2 * waits
+
+
 def test_ctrl_c_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as leaving, guard(World()):
         raise KeyboardInterrupt
