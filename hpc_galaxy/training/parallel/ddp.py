@@ -117,6 +117,7 @@ class DDP(DataParallel):
 
     def close(self) -> None:
         """Destroy the process group, and leave that of torchrun alone."""
+        groups.settle()
         distributed.destroy_process_group(self._group)
 
 
