@@ -128,10 +128,12 @@ def assert_nothing_lost(run: Path, steps: int, undisturbed: Path) -> None:
 def assert_alike(content: dict[str, Any], expected: dict[str, Any]) -> None:
     """Two checkpoints hold the same, to the last bit, apart from times and rates in what was reported of the epochs."""
     assert content.keys() == expected.keys()
-    for name in content.keys() - {"model", "optimizer", "rows"}:
-        assert content[name] == expected[name], name
     for name in ("model", "optimizer"):
         torch.testing.assert_close(content[name], expected[name], rtol=0, atol=0)
+    if (content["seen"], expected["seen"]) == (EXAMPLES, 0):
+        return  # struck after an epoch's last step and before its validation, after which an undisturbed run writes this file once more
+    for name in content.keys() - {"model", "optimizer", "rows"}:
+        assert content[name] == expected[name], name
     reported = ("epoch", "steps", "train_loss", "train_accuracy", "valid_loss", "valid_accuracy", "valid_auc")
     assert [[row[name] for name in reported] for row in content["rows"]] == [[row[name] for name in reported] for row in expected["rows"]]
 
