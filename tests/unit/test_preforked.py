@@ -63,7 +63,7 @@ def test_it_ends_as_its_process_ends(program: str, code: int) -> None:
     assert said.count("Traceback") == said.count("ZeroDivisionError") == (program == "1 / 0")
 
 
-WAIT = "import signal, sys, time; signal.signal(signal.SIGUSR1, lambda *_: sys.exit(9)); print('ready', flush=True); time.sleep(600)"
+WAIT = "import signal, sys, time; signal.signal(signal.SIGUSR1, lambda *_: sys.exit(9)); print('ready', flush=True); time.sleep(60)"
 
 
 def test_signals_are_passed_on() -> None:
