@@ -67,12 +67,6 @@ def python() -> str:
 
 
 def behind(process: psutil.Process) -> psutil.Process:
-    """Return the process that a client stands for, which it names a moment after that has started; any other is itself."""
-    deadline = time.monotonic() + patience(10)
-    while python() in process.cmdline() and python() != sys.executable:
-        name = process.name()
-        if name.startswith(STANDS_FOR):
-            return psutil.Process(int(name.removeprefix(STANDS_FOR)))
-        assert time.monotonic() < deadline, f"{process} has not named its process"
-        time.sleep(0.01)
-    return process
+    """Return the process that a client stands for; any other is itself."""
+    name = process.name()
+    return psutil.Process(int(name.removeprefix(STANDS_FOR))) if name.startswith(STANDS_FOR) else process
