@@ -24,8 +24,8 @@ KILLED = (((1, 0), (2, 8), (1, 16)), 2), (((2, 4), (1, 12), (2, 20)), 1)
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """3,600 cutouts, 200 MB, and the configuration that splits them."""
-    root, rng, stamps = tmp_path_factory.mktemp("kill_split"), np.random.default_rng(1), StampFormat(size=48)
+    """3,600 cutouts, 350 MB, and the configuration that splits them."""
+    root, rng, stamps = tmp_path_factory.mktemp("kill_split"), np.random.default_rng(1), StampFormat(size=64)
     survey = {}
     for number in range(BRICKS):
         name = f"{number:04d}p060"
