@@ -78,3 +78,15 @@ def preforked_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
 def require() -> Callable[[str], None]:
     """``require(name)`` skips the test when this machine lacks ``horovod``, ``slurm``, ``mpich``, ``browser`` or ``compiler``."""
     return helpers.require
+
+
+@pytest.fixture(params=["compiled", "numpy"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """How stamps become what the network sees: by the package's C parts, and by numpy without them."""
+    from hpc_galaxy.training.data import inputs
+
+    if request.param == "compiled":
+        assert inputs.COMPILED, "the package's C parts were not compiled"
+    else:
+        monkeypatch.setattr(inputs, "COMPILED", False)
+    return str(request.param)

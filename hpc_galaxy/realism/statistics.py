@@ -12,7 +12,7 @@ from hpc_galaxy.auc import auc, bootstrap_auc
 from hpc_galaxy.config import Realism
 from hpc_galaxy.realism.baselines import Baseline
 from hpc_galaxy.realism.calibration import calibrate
-from hpc_galaxy.realism.clustered import clustered_auc, clustered_mean, permutation_p
+from hpc_galaxy.realism.clustered import ClusteredAuc, clustered_auc, clustered_mean, permutation_p
 from hpc_galaxy.realism.power import detectable_auc, provable_margin
 from hpc_galaxy.realism.verdict import judge
 from hpc_galaxy.training.scores import fake_probability
@@ -100,21 +100,25 @@ def summarise(
         "accuracy": right,
         "accuracy_interval": right_interval,
         "auc": float(np.mean(values)) if len(values) == len(networks) else None,
-        "auc_interval": found.interval() if found else None,
+        **_by_bricks(found),
         "auc_interval_method": _interval_method(count, found is not None),
         "auc_bootstrap_interval": bootstrap_auc(labels, scores, bricks, settings.bootstrap, seed),
-        "auc_error": found.error if found else None,
-        "design_effect": found.design_effect if found else None,
         "networks": networks,
         "networks_scatter": float(np.std(values, ddof=1)) if len(values) > 1 else None,
         "p_value": p_value,
         "permutations": settings.permutations,
-        "detectable_auc": detectable_auc(found) if found else None,
-        "provable_margin": provable_margin(found) if found else None,
         "calibration": asdict(calibrate(labels, scores.mean(axis=0))),
         "confusion": confusion_table(labels, called),
         "verdict": asdict(judge(found, p_value, settings.margin or None, leaks, where, simpler)),
     }
+
+
+def _by_bricks(found: ClusteredAuc | None) -> dict[str, Any]:
+    """Return what follows from the scatter between bricks; None throughout where that is not known."""
+    if found is None:
+        return dict.fromkeys(("auc_interval", "auc_error", "design_effect", "detectable_auc", "provable_margin"))
+    numbers = {"auc_interval": found.interval(), "auc_error": found.error, "design_effect": found.design_effect}
+    return {**numbers, "detectable_auc": detectable_auc(found), "provable_margin": provable_margin(found)}
 
 
 def _of_network(labels: np.ndarray, scores: np.ndarray, bricks: np.ndarray) -> dict[str, Any]:

@@ -16,22 +16,12 @@ from hpc_galaxy.errors import ConfigError
 from hpc_galaxy.shards.manifest import Statistics
 from hpc_galaxy.shards.numpy_shards import SplitReader, write_shard
 from hpc_galaxy.shards.schema import PIXEL_SCALE, StampFormat
-from hpc_galaxy.training.data import inputs
 from hpc_galaxy.training.data.augment import move
 from hpc_galaxy.training.data.inputs import Inputs, make_inputs
 from hpc_galaxy.training.weights import About
 
 SIX = (1.0,) * 6
 PLANES = ("image", "invvar")
-
-
-@pytest.fixture(params=["compiled", "numpy"])
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    if request.param == "compiled":
-        assert inputs.COMPILED, "the package's C parts were not compiled"
-    else:
-        monkeypatch.setattr(inputs, "COMPILED", False)
-    return str(request.param)
 
 
 @pytest.fixture

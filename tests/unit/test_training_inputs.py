@@ -25,15 +25,6 @@ CHOICES: list[tuple[str, ...]] = [("image", "invvar"), ("image",), ("invvar",), 
 ALL_TURNS = list(itertools.product((0, 1), range(4)))
 
 
-@pytest.fixture(params=["compiled", "numpy"])
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    if request.param == "compiled":
-        assert inputs.COMPILED, "the package's C parts were not compiled"
-    else:
-        monkeypatch.setattr(inputs, "COMPILED", False)
-    return str(request.param)
-
-
 def some_inputs(chosen: tuple[str, ...], kind: str = "arcsinh", bands: tuple[str, ...] = ("g", "r", "z"), size: int = 10) -> Inputs:
     rng = np.random.default_rng(len(chosen))
     scale, mean, std = (tuple(rng.uniform(0.5, 2, len(chosen) * len(bands)).tolist()) for _ in range(3))
