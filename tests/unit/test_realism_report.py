@@ -14,6 +14,9 @@ from report_checker import problems
 from sklearn.metrics import roc_auc_score
 
 from hpc_galaxy.errors import InputError
+from hpc_galaxy.realism import report as report_module
+from hpc_galaxy.realism import statistics
+from hpc_galaxy.realism.baselines import Baseline
 from hpc_galaxy.realism.gate import find_leaks, require_audit
 from hpc_galaxy.realism.html.references import REFERENCES
 from hpc_galaxy.realism.report import report
@@ -66,6 +69,15 @@ def test_report_and_pictures(trained: Path, capsys: pytest.CaptureFixture[str]) 
     with open(directory / "scores.csv") as file:
         rows = list(csv.DictReader(file))
     assert [row["id"] for row in rows] == [name.decode() for name in open_split(trained / "shards", "test").table["id"]]
+
+
+def test_what_a_simpler_classifier_finds_is_in_the_verdict(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(statistics, "permutation_p", lambda *arguments: 0.5)  # as if the network had learned nothing
+    monkeypatch.setattr(report_module, "find_leaks", lambda audit: [])
+    monkeypatch.setattr(report_module, "_run_baselines", lambda config, reader: [Baseline("noise", 40, 0.9, (0.85, 0.95), 0.0001)])
+    report(sample_shards.make_config(trained, f"paths.report='{tmp_path}/report'"), World(), False)
+    verdict = json.loads((tmp_path / "report" / "report.json").read_text())["verdict"]
+    assert verdict["kind"] == "told apart" and "a simpler classifier that sees the noise does: AUC 0.900" in verdict["sentence"]
 
 
 @pytest.fixture(scope="module")
